@@ -1,0 +1,1 @@
+"""Actors that own instances, their capacity and their configuration. Knows no HTTP."""

@@ -1,0 +1,139 @@
+"""One instance as an actor: it alone grants leases on its standing and learns from their ends.
+
+Every message is handled without a checkpoint, so each is one atomic change. The standing and the
+mailbox belong to the supervisor and survive this actor's task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, assert_never
+
+import trio
+
+from actors.errors import InstanceCrashed
+from actors.messages import (
+    Acquire,
+    AmendState,
+    CapacityFreed,
+    Declined,
+    Grant,
+    InstanceControl,
+    InstanceRequest,
+    Outcome,
+    Reconfigure,
+    Report,
+    Retire,
+    Settle,
+)
+
+if TYPE_CHECKING:
+    from actors.clock import WallClock
+    from actors.mailbox import Mailbox
+    from actors.policy.standing import Standing
+    from actors.router import RouterAddress
+
+TURN: Final = 64
+"""Messages handled between two checkpoints: well under a millisecond of work."""
+_CRASHED: Final = Outcome("cancelled", reason="the instance's task failed")
+
+
+class InstanceActor:
+    """Serves one mailbox on one standing until retired, cancelled, or broken."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        mailbox: Mailbox[InstanceRequest, InstanceControl],
+        router: RouterAddress,
+        clock: WallClock,
+    ) -> None:
+        self.standing = standing
+        self.mailbox = mailbox
+        self.router = router
+        self.clock = clock
+        self.in_hand: InstanceRequest | InstanceControl | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.standing.retired and not self.standing.account.leases
+
+    async def run(self) -> None:
+        """Returns once retired and free of leases. Any other end is an exception."""
+        mailbox = self.mailbox
+        while not self.finished:
+            await mailbox.wait_nonempty()
+            self.turn()
+            if len(mailbox):
+                await trio.lowlevel.checkpoint()
+
+    def turn(self) -> None:
+        """Handles what is waiting, up to a bound. Never blocks."""
+        mailbox, now = self.mailbox, trio.current_time()
+        for _ in range(min(TURN, len(mailbox))):
+            self.in_hand = mailbox.receive_nowait()
+            self.handle(self.in_hand, now)
+            self.in_hand = None
+
+    def handle(self, message: InstanceRequest | InstanceControl, now: float) -> None:
+        match message:
+            case Acquire():
+                self._grant(message, now)
+            case Settle():
+                if self.standing.settle(
+                    message.lease_id, message.outcome, message.used_tokens, now
+                ):
+                    self._announce()
+            case Reconfigure(config):
+                self.standing.reconfigure(config)
+                self._announce()
+            case Report(reply):
+                reply.set(self.standing.state(now, self.clock))
+            case AmendState(changes, reply):
+                self.standing.amend(changes, now, self.clock)
+                reply.set(self.standing.state(now, self.clock))
+                self._announce()
+            case Retire():
+                self.standing.retired = True
+            case _:
+                assert_never(message)
+
+    def _grant(self, ask: Acquire, now: float) -> None:
+        if ask.reply.abandoned:
+            return
+        standing = self.standing
+        if standing.assess(ask.demand, now) is not None:
+            self.router.mailbox.tell(Declined(ask))
+            return
+        tokens = standing.reserve(ask.lease_id, ask.demand, now)
+        config = standing.config
+        ask.reply.set(
+            Grant(ask.lease_id, config, config.deployment(ask.demand.model), tokens, self.mailbox)
+        )
+
+    def _announce(self) -> None:
+        if self.router.waiting:
+            self.router.mailbox.tell(CapacityFreed(self.standing.config.name))
+
+    def recover(self, error: Exception) -> None:
+        """After a crash: whoever waits for the message in hand gets an error, its lease is closed.
+
+        Called by the supervisor before a new task takes over the same mailbox. Never blocks.
+        """
+        message, self.in_hand = self.in_hand, None
+        failure = InstanceCrashed(f"instance {self.standing.config.name}: {error!r}")
+        match message:
+            case Acquire(lease_id=lease_id, reply=reply):
+                self.standing.settle(
+                    lease_id, Outcome("cancelled", reached=False), 0, trio.current_time()
+                )
+                reply.fail(failure)
+            case Settle(lease_id=lease_id, used_tokens=used_tokens):
+                self.standing.settle(lease_id, _CRASHED, used_tokens, trio.current_time())
+            case Report(reply) | AmendState(reply=reply):
+                reply.fail(failure)
+            case Reconfigure() | Retire():
+                self.handle(message, trio.current_time())
+            case None:
+                pass
+            case _:
+                assert_never(message)

@@ -1,0 +1,280 @@
+"""Every message between tasks, and who sends it to whom.
+
+| message         | sender     | receiver   | lane    | answer                         |
+|-----------------|------------|------------|---------|--------------------------------|
+| Acquire         | requester  | router     | request | Grant, Refused or CountFirst   |
+| Acquire         | router     | instance   | request | the same slot, passed on       |
+| Declined        | instance   | router     | control | none                           |
+| CapacityFreed   | instance   | router     | control | none                           |
+| RosterChanged   | supervisor | router     | control | none                           |
+| Withdraw        | requester  | router     | control | none                           |
+| Settle          | requester  | instance   | control | none                           |
+| Reconfigure     | supervisor | instance   | control | none                           |
+| Report          | supervisor | instance   | control | InstanceState                  |
+| AmendState      | supervisor | instance   | control | InstanceState                  |
+| Retire          | supervisor | instance   | control | none                           |
+| AddInstance, UpdateConfig, RemoveInstance, UpdateState, ReadInstances              |
+|                 | front end  | supervisor | request | see the classes                |
+
+Messages are frozen. The only thing in them that changes is the reply slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.mailbox import Mailbox, Reply
+    from actors.models import InstanceConfig, InstanceState
+    from actors.policy.headroom import Headroom
+
+LeaseId = NewType("LeaseId", int)
+"""Unique in the process; named by the requester before anybody has granted anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one request needs, in tokens.
+
+    `input_low <= input_likely <= input_high`; all equal once counted exactly. `output` is the
+    allowance reserved for the answer.
+    """
+
+    model: str
+    input_low: int
+    input_likely: int
+    input_high: int
+    output: int
+
+    @property
+    def exact(self) -> bool:
+        return self.input_low == self.input_high
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease: `tokens` are reserved on this instance until a `Settle` names `lease_id`.
+
+    `config` is the instance's configuration at the moment of the grant and stays good for the
+    life of the lease, whatever is changed meanwhile.
+    """
+
+    lease_id: LeaseId
+    config: InstanceConfig
+    deployment: str
+    tokens: int
+    instance: Mailbox[InstanceRequest, InstanceControl]
+
+
+RefusalReason: TypeAlias = Literal[
+    "unknown_model", "input_too_long", "too_large", "saturated", "unavailable", "overloaded"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No instance can take it in time.
+
+    `retry_at`: trio time at which it could be admitted as far as is known now; None when waiting
+    does not help. `limit`: the largest input (`input_too_long`) or reservation (`too_large`) that
+    some instance accepts. `tried_all`: there are instances that could, all of them excluded by
+    the requester.
+    """
+
+    reason: RefusalReason
+    retry_at: float | None = None
+    limit: int | None = None
+    tried_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CountFirst:
+    """The bounds of the demand straddle a limit: count the input exactly and ask again."""
+
+
+Answer: TypeAlias = Grant | Refused | CountFirst
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
+
+    `excluded`: instances that this request has already failed on.
+    """
+
+    lease_id: LeaseId
+    demand: Demand
+    wait_until: float
+    reply: Reply[Answer]
+    excluded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """An instance could not admit `ask` after all; the router looks again."""
+
+    ask: Acquire
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityFreed:
+    """Something that was reserved, benched or disabled on this instance may be admitted now."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The requester of this lease has gone: drop its place in the waiting line."""
+
+    lease_id: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRef:
+    """Where an instance is reached and what may be read of it without asking.
+
+    `headroom` is a read-only view of the instance's own accounts; only the instance writes them.
+    """
+
+    config: InstanceConfig
+    mailbox: Mailbox[InstanceRequest, InstanceControl]
+    headroom: Headroom
+
+
+@dataclass(frozen=True, slots=True)
+class RosterChanged:
+    """The instances that exist from now on."""
+
+    instances: tuple[InstanceRef, ...]
+
+
+OutcomeKind: TypeAlias = Literal[
+    "success",  # the upstream did its work
+    "client_error",  # the request itself was wrong: nobody's fault here
+    "rate_limited",  # a limit of this model on this instance was hit
+    "instance_error",  # the instance failed: connection, 408, 5xx, timeout
+    "credential_error",  # 401, 403: nothing will work until an operator acts
+    "model_error",  # this instance does not have this model
+    "cancelled",  # the client went away: nobody's fault
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a lease, as `proxy.exchange.classify` judged it.
+
+    `reason` is shown to operators (`last_error`); it never holds a key or content. `bench_s`:
+    seconds for which the upstream asked to be left alone. `reached`: whether the upstream
+    answered at all, None when it was never tried. `latency_s`: from sending to the last byte.
+    """
+
+    kind: OutcomeKind
+    status: int | None = None
+    reason: str = ""
+    bench_s: float | None = None
+    reached: bool | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Ends a lease. Idempotent: an id that is unknown or already settled is ignored.
+
+    `used_tokens`: what was really used (input and output), None when unknown: then the
+    reservation stands for a request that reached the upstream.
+    """
+
+    lease_id: LeaseId
+    outcome: Outcome
+    used_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure:
+    config: InstanceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    reply: Reply[InstanceState]
+
+
+@dataclass(frozen=True, slots=True)
+class AmendState:
+    """An operator's correction. `changes` holds validated `InstanceState` fields by name."""
+
+    changes: Mapping[str, Any]
+    reply: Reply[InstanceState]
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Grant nothing more; the task ends when the last lease is settled."""
+
+
+InstanceRequest: TypeAlias = Acquire
+InstanceControl: TypeAlias = Settle | Reconfigure | Report | AmendState | Retire
+RouterRequest: TypeAlias = Acquire
+RouterControl: TypeAlias = Declined | CapacityFreed | RosterChanged | Withdraw
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance as the admin API shows it. The key in `config` is not masked here."""
+
+    config: InstanceConfig
+    state: InstanceState
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInstances:
+    """Answer: every instance by name, in the order of the configuration file."""
+
+    reply: Reply[dict[str, Instance]]
+    names: frozenset[str] | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class AddInstance:
+    """Errors: `NameTaken`, `StoreFailed`. Answered once it is on disk."""
+
+    config: InstanceConfig
+    reply: Reply[None]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """Merges `changes` into the configuration. Answer: the fields whose value changed.
+
+    Errors: `UnknownInstance`, `InvalidChange`, `StoreFailed`. Answered once it is on disk.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    reply: Reply[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateState:
+    """Merges `changes` into the state. Errors: `UnknownInstance`, `InvalidChange`."""
+
+    name: str
+    changes: Mapping[str, Any]
+    reply: Reply[InstanceState]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInstance:
+    """Errors: `UnknownInstance`, `StoreFailed`. Its running requests finish."""
+
+    name: str
+    reply: Reply[None]
+
+
+SupervisorRequest: TypeAlias = (
+    ReadInstances | AddInstance | UpdateConfig | UpdateState | RemoveInstance
+)

@@ -1,0 +1,407 @@
+"""Everything known about one instance: can it serve, what has it done, how is it shown.
+
+Pure and synchronous; the instance actor owns one and is the only one that writes it. It outlives
+the actor's task, so a crash costs nothing that was counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
+from actors.policy.account import Account, ChargeRule
+from actors.policy.breaker import Breaker
+from actors.policy.headroom import Obstacle
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+    from actors.clock import WallClock
+    from actors.messages import Demand, LeaseId, Outcome
+
+DEFAULT_BENCH_S: Final = 10.0
+"""For a 429 without any hint; the value that Azure's own balancer samples use."""
+MAX_BENCH_S: Final = 3600.0
+"""Free-trial deployments answer "retry after 86400 seconds"; ask again once an hour instead."""
+CREDENTIAL_BENCH_S: Final = 60.0
+"""Keys and network rules are mended by people; a minute keeps the cost of asking negligible."""
+MODEL_BENCH_S: Final = 60.0
+"""Azure says of a missing deployment: created within the last five minutes, try again shortly."""
+LATENCY_WEIGHT: Final = 0.1
+"""Of the newest latency in the moving average: about the last twenty requests count."""
+LONG_AGO: Final = float("-inf")
+MAX_BENCHES: Final = 256
+"""Models remembered per kind of bench; a generic instance takes any name that a client invents."""
+EVERY_MODEL: Final = ""
+"""Key of a bench that an operator set: it speaks of the instance, not of one model."""
+SAVED_FIELD: Final = "capacity"
+"""The one field of a state record beyond those that operators know: see `Standing.record`."""
+
+_DISABLED = Obstacle("disabled")
+_QUARANTINED = Obstacle("quarantined")
+_RETIRED = Obstacle("retired")
+
+
+class Standing:
+    """Configuration, capacity, benches, breaker and counters of one instance.
+
+    Implements `Headroom`. Clock: every `now` is trio time in seconds.
+    """
+
+    def __init__(self, config: InstanceConfig, rng: random.Random) -> None:
+        self.config = config
+        self.account = Account(config.max_tpm, _charge_rule(config))
+        self.breaker = Breaker(rng)
+        self.retired = False
+        self.quarantine: str | None = None
+        """Why it takes no requests until an operator resets it."""
+        self.credential_bench = LONG_AGO
+        self.limit_benches: dict[str, float] = {}
+        """Model → trio time until which its limit is taken to be exhausted."""
+        self.model_benches: dict[str, float] = {}
+        """Model → trio time until which it is taken not to exist here."""
+        self.revision = 0
+        """Grows with every change that the state file or the admin API shows."""
+        self._demands: dict[LeaseId, str] = {}
+        self.error_count = 0
+        self.last_error: str | None = None
+        self.last_error_at: float | None = None
+        self.total_requests = 0
+        self.successful_requests = 0
+        self.last_used_at: float | None = None
+        self.avg_latency_ms: float | None = None
+        self.connected: bool | None = None
+        self.judged = False
+        """Whether anything has been learned about its health yet."""
+        self._unknown_fields: dict[str, Any] = {}
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def assess(self, demand: Demand, now: float) -> Obstacle | None:
+        """See `Headroom.assess`. Cost: about 1 µs when there is no obstacle."""
+        config = self.config
+        if self.retired or self.quarantine is not None or not config.enabled:
+            if self.retired:
+                return _RETIRED
+            return _DISABLED if not config.enabled else _QUARANTINED
+        if self.credential_bench > now:
+            return Obstacle("bad_credential", self.credential_bench)
+        if self.model_benches and self.model_benches.get(demand.model, LONG_AGO) > now:
+            return Obstacle("model_missing", self.model_benches[demand.model])
+        longest = config.max_input_tokens
+        if longest and demand.input_high > longest:
+            if demand.input_low > longest:
+                return Obstacle("input_too_long", limit=longest)
+            return Obstacle("count_first")
+        if self.limit_benches:
+            until = self._limit_bench(demand.model)
+            if until > now:
+                return Obstacle("rate_limited", until)
+        if not self.breaker.admits(demand.input_likely + demand.output, now):
+            return Obstacle("breaker_open", self.breaker.next_admission(now))
+        if demand.input_high + demand.output <= self.account.free(now):
+            return None
+        return self._capacity_obstacle(demand, now)
+
+    def can_serve(self, now: float) -> bool:
+        """Whether it would take some request sooner or later: a full minute does not count."""
+        return (
+            self.config.enabled
+            and not self.retired
+            and self.quarantine is None
+            and self.credential_bench <= now
+            and self.breaker.admits(1, now)
+        )
+
+    def _limit_bench(self, model: str) -> float:
+        return max(self.limit_benches.get(model, LONG_AGO), self.limit_benches.get(EVERY_MODEL, LONG_AGO))
+
+    def _capacity_obstacle(self, demand: Demand, now: float) -> Obstacle:
+        """The request does not fit by its upper bound; say whether it could."""
+        account = self.account
+        least = demand.input_low + demand.output
+        if least > account.limit_tokens:
+            return Obstacle("too_large", limit=account.limit_tokens)
+        if not demand.exact and least <= account.free(now):
+            return Obstacle("count_first")
+        return Obstacle("no_headroom", account.earliest(least, now))
+
+    def utilization(self, now: float) -> float:
+        return self.account.utilization(now)
+
+    # -- leases ----------------------------------------------------------------------------
+
+    def reserve(self, lease_id: LeaseId, demand: Demand, now: float) -> int:
+        """Opens a lease for a demand that `assess` found no obstacle to; returns its tokens."""
+        tokens = demand.input_likely + demand.output
+        self.account.reserve(lease_id, tokens, now)
+        self.breaker.granted(lease_id, tokens, now)
+        self._demands[lease_id] = demand.model
+        self.total_requests += 1
+        self.last_used_at = now
+        self.revision += 1
+        return tokens
+
+    def settle(
+        self, lease_id: LeaseId, outcome: Outcome, used_tokens: int | None, now: float
+    ) -> bool:
+        """Closes a lease and learns from its outcome. False if it is unknown: nothing changes."""
+        model = self._demands.pop(lease_id, None)
+        if model is None:
+            return False
+        reached = outcome.reached is not False
+        if outcome.kind not in ("success", "cancelled") and used_tokens is None:
+            used_tokens = 0
+        self.account.settle(lease_id, used_tokens, reached=reached, now=now)
+        self.revision += 1
+        if outcome.reached is not None:
+            self.connected = outcome.reached
+        self._judge(lease_id, model, outcome, now)
+        return True
+
+    def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
+        match outcome.kind:
+            case "success":
+                self.breaker.succeeded(lease_id, now)
+                self.successful_requests += 1
+                self.judged = True
+                if outcome.latency_s is not None:
+                    self._measure(outcome.latency_s * 1000)
+                return
+            case "client_error":
+                self.breaker.succeeded(lease_id, now)
+                self.judged = True
+                return
+            case "cancelled":
+                self.breaker.released(lease_id)
+                return
+            case "rate_limited":
+                self.breaker.released(lease_id)
+                bench_s = DEFAULT_BENCH_S if outcome.bench_s is None else outcome.bench_s
+                _extend(self.limit_benches, model, now + min(bench_s, MAX_BENCH_S))
+            case "credential_error":
+                self.breaker.released(lease_id)
+                self.credential_bench = max(self.credential_bench, now + CREDENTIAL_BENCH_S)
+            case "model_error":
+                self.breaker.released(lease_id)
+                _extend(self.model_benches, model, now + MODEL_BENCH_S)
+            case "instance_error":
+                self.breaker.failed(lease_id, now)
+        self._record_error(outcome.reason, now)
+
+    def _measure(self, latency_ms: float) -> None:
+        average = self.avg_latency_ms
+        self.avg_latency_ms = (
+            latency_ms if average is None else average + LATENCY_WEIGHT * (latency_ms - average)
+        )
+
+    def _record_error(self, reason: str, now: float) -> None:
+        self.judged = True
+        self.error_count += 1
+        self.last_error = reason
+        self.last_error_at = now
+
+    # -- operators -------------------------------------------------------------------------
+
+    def reconfigure(self, config: InstanceConfig) -> None:
+        """New settings from the next decision on; open leases keep theirs.
+
+        A new key, address or deployment table is a reason to try again at once: what was
+        concluded from the old one is dropped. So is a bench of a limit that is now different.
+        """
+        old, self.config = self.config, config
+        self.account.limit_tokens = config.max_tpm
+        self.account.rule = _charge_rule(config)
+        if (old.api_key, old.api_base, old.api_version) != (
+            config.api_key,
+            config.api_base,
+            config.api_version,
+        ):
+            self.credential_bench = LONG_AGO
+            self.model_benches.clear()
+            self.limit_benches.clear()
+            self.breaker.reset()
+        elif old.model_deployments != config.model_deployments:
+            self.model_benches.clear()
+        self.revision += 1
+
+    def set_quarantine(self, reason: str, now: float) -> None:
+        """Takes no requests until an operator resets it."""
+        self.quarantine = reason
+        self._record_error(reason, now)
+        self.revision += 1
+
+    def amend(self, changes: Mapping[str, Any], now: float, clock: WallClock) -> None:
+        """Applies an operator's corrections; `changes` are valid fields of `InstanceState`."""
+        self.revision += 1
+        for field in (
+            "error_count",
+            "last_error",
+            "total_requests",
+            "successful_requests",
+            "avg_latency_ms",
+        ):
+            if field in changes:
+                setattr(self, field, changes[field])
+        if "last_used" in changes:
+            self.last_used_at = clock.trio_time(changes["last_used"])
+        if "last_error_time" in changes:
+            at = changes["last_error_time"]
+            self.last_error_at = None if at is None else clock.trio_time(at)
+        if "current_tpm" in changes:
+            self.account.set_usage(changes["current_tpm"], now)
+        if "current_rpm" in changes:
+            self.account.set_requests(changes["current_rpm"], now)
+        if "connection_status" in changes:
+            self.connected = {"connected": True, "disconnected": False}.get(
+                changes["connection_status"]
+            )
+        self._amend_status(changes, now, clock)
+
+    def _amend_status(self, changes: Mapping[str, Any], now: float, clock: WallClock) -> None:
+        status = changes.get("status", changes.get("health_status"))
+        until = changes.get("rate_limited_until")
+        match status:
+            case "healthy":
+                self._reset()
+                self.judged = True
+            case "unknown":
+                self.judged = False
+            case "error":
+                self.quarantine = changes.get("last_error") or "set to error by an operator"
+                self.judged = True
+            case "rate_limited" if until is None:
+                until = clock.epoch(now + 60.0)
+        if until is not None:
+            self.judged = True
+            self.limit_benches = {EVERY_MODEL: clock.trio_time(until)}
+        elif "rate_limited_until" in changes:
+            self.limit_benches.clear()
+
+    def _reset(self) -> None:
+        self.quarantine = None
+        self.credential_bench = LONG_AGO
+        self.limit_benches.clear()
+        self.model_benches.clear()
+        self.breaker.reset()
+
+    # -- showing and saving ----------------------------------------------------------------
+
+    def status(self, now: float) -> Status:
+        if self.quarantine is not None or self.credential_bench > now:
+            return "error"
+        if self.breaker.state == "open":
+            return "error"
+        return "rate_limited" if self.rate_limited_until(now) is not None else "healthy"
+
+    def rate_limited_until(self, now: float) -> float | None:
+        """Trio time of the latest bench of a limit that has not ended; None if there is none."""
+        latest = max(self.limit_benches.values(), default=LONG_AGO)
+        return latest if latest > now else None
+
+    def state(self, now: float, clock: WallClock) -> InstanceState:
+        """What the admin API shows."""
+        status = self.status(now)
+        health: HealthStatus = status if self.judged or status != "healthy" else "unknown"
+        until = self.rate_limited_until(now)
+        return InstanceState(
+            **self._unknown_fields,
+            name=self.config.name,
+            status=status,
+            error_count=self.error_count,
+            last_error=self.last_error,
+            rate_limited_until=None if until is None else round(clock.epoch(until), 3),
+            current_tpm=self.account.usage.total(now),
+            current_rpm=self.account.requests.total(now),
+            total_requests=self.total_requests,
+            successful_requests=self.successful_requests,
+            last_used=_epoch(self.last_used_at, clock) or 0.0,
+            last_error_time=_epoch(self.last_error_at, clock),
+            avg_latency_ms=None if self.avg_latency_ms is None else round(self.avg_latency_ms, 3),
+            utilization_percentage=round(100 * self.account.utilization(now), 2),
+            connection_status=_CONNECTION[self.connected],
+            health_status=health,
+        )
+
+    def record(self, now: float, clock: WallClock) -> dict[str, Any]:
+        """What the state file keeps: the state, and the accounts so that a restart forgets none.
+
+        The accounts are under `SAVED_FIELD`, with the epoch second at which they were true.
+        """
+        record = self.state(now, clock).model_dump()
+        record[SAVED_FIELD] = {
+            "saved_at": round(clock.epoch(now), 3),
+            "quarantine": self.quarantine,
+            "benches": {
+                model: round(clock.epoch(until), 3)
+                for model, until in self.limit_benches.items()
+                if until > now
+            },
+            "accounts": self.account.export(now),
+        }
+        return record
+
+    def restore(self, state: InstanceState, now: float, clock: WallClock) -> None:
+        """Takes back what `record` wrote, aged by the time that has passed since."""
+        unknown = dict(state.model_extra or {})
+        saved = unknown.pop(SAVED_FIELD, None)
+        self._unknown_fields = unknown
+        self.error_count = state.error_count
+        self.last_error = state.last_error
+        self.last_error_at = _trio(state.last_error_time, clock)
+        self.total_requests = state.total_requests
+        self.successful_requests = state.successful_requests
+        self.last_used_at = _trio(state.last_used or None, clock)
+        self.avg_latency_ms = state.avg_latency_ms
+        self.judged = state.health_status != "unknown"
+        if state.rate_limited_until is not None:
+            self.limit_benches = {EVERY_MODEL: clock.trio_time(state.rate_limited_until)}
+        if isinstance(saved, dict):
+            self._restore_saved(saved, now, clock)
+        else:
+            # A file from elsewhere: all that was used may have been used just now.
+            self.account.restore(
+                {"charge": [(0.0, state.current_tpm)], "usage": [(0.0, state.current_tpm)]}, 0, now
+            )
+
+    def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> None:
+        quarantine, saved_at = saved.get("quarantine"), saved.get("saved_at")
+        accounts, benches = saved.get("accounts"), saved.get("benches")
+        if isinstance(quarantine, str):
+            self.quarantine = quarantine
+        if isinstance(benches, dict):
+            self.limit_benches = {
+                str(model): clock.trio_time(until)
+                for model, until in benches.items()
+                if isinstance(until, int | float)
+            }
+        if isinstance(accounts, dict) and isinstance(saved_at, int | float):
+            older_s = max(0.0, clock.epoch(now) - saved_at)
+            self.account.restore(accounts, older_s, now)
+
+
+_CONNECTION: Final[dict[bool | None, Any]] = {
+    True: "connected",
+    False: "disconnected",
+    None: "unknown",
+}
+
+
+def _charge_rule(config: InstanceConfig) -> ChargeRule:
+    return "estimate" if config.provider_type == "azure" else "actual"
+
+
+def _extend(benches: dict[str, float], model: str, until: float) -> None:
+    """The later end counts: a shorter hint never ends an earlier bench."""
+    benches[model] = max(until, benches.pop(model, LONG_AGO))
+    if len(benches) > MAX_BENCHES:
+        del benches[min(benches, key=benches.__getitem__)]
+
+
+def _epoch(at: float | None, clock: WallClock) -> float | None:
+    return None if at is None else round(clock.epoch(at), 3)
+
+
+def _trio(epoch: float | None, clock: WallClock) -> float | None:
+    return None if epoch is None else clock.trio_time(epoch)

@@ -1,0 +1,160 @@
+"""The sum of what was added during the last minute, in fixed memory.
+
+Time is cut into slots; the ring holds the amount of each. With `slots` of `span_s / slots`
+seconds each, `slots + 1` of them are counted: the running one and the `slots` before it. So an
+amount leaves the sum when its whole slot is older than `span_s`, never before: it is counted for
+at least `span_s` seconds and at most one slot longer. Whoever admits by `total + amount <= limit`
+therefore keeps every interval of `span_s`, wherever it begins, within the limit; what that costs
+is one slot of delay, 0.17 % of the minute by default.
+
+A decaying average needs less memory, but it lets more than the limit through after a pause; a
+list of timestamps is exact, but grows with the traffic.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import floor, inf, nextafter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_RESTORED_AMOUNT = 2**53
+"""More than any limit, and the last integer up to which a float still counts in ones."""
+BEFORE_ALL = -(2**63)
+"""A slot before any time, so that the first call decides where the clock stands."""
+
+
+class SlidingSum:
+    """The sum of the non-negative amounts added during the last `span_s` seconds.
+
+    Clock: every `now` is trio time in seconds. A `now` before the latest one seen counts as the
+    latest. Never blocks. Cost: O(1) within a slot; a step to a later slot clears those that have
+    left, at most the whole ring once.
+    """
+
+    __slots__ = ("_head", "_per_s", "_ring", "_size", "_total")
+
+    def __init__(self, span_s: float = 60.0, slots: int = 600) -> None:
+        assert span_s > 0
+        assert slots > 0
+        self._per_s = slots / span_s
+        self._size = slots + 1
+        self._ring = [0] * self._size
+        self._head = BEFORE_ALL  # number of the running slot; slot n begins at n / _per_s
+        self._total = 0
+
+    def total(self, now: float) -> int:
+        """The sum at `now`."""
+        head = floor(now * self._per_s)
+        if head > self._head:
+            self._advance(head)
+        return self._total
+
+    def add(self, amount: int, now: float) -> int:
+        """Counts `amount` from `now` on. Returns its slot, with which `correct` can amend it.
+
+        Slot numbers never decrease.
+        """
+        assert amount >= 0
+        head = floor(now * self._per_s)
+        if head > self._head:
+            self._advance(head)
+        self._ring[self._head % self._size] += amount
+        self._total += amount
+        return self._head
+
+    def correct(self, slot: int, delta: int, now: float) -> None:
+        """Makes what was added in `slot` larger or smaller by `delta`, as if it had always been.
+
+        Does nothing if the slot has left the window. To take more out of a slot than was put in
+        is an AssertionError, and changes nothing.
+        """
+        self.total(now)
+        assert slot <= self._head
+        if slot <= self._head - self._size:
+            return
+        index = slot % self._size
+        assert self._ring[index] + delta >= 0
+        self._ring[index] += delta
+        self._total += delta
+
+    def falls_to(self, target: int, now: float) -> float | None:
+        """The first time from `now` on at which the sum is at most `target` if nothing is added.
+
+        At exactly that time `total` is at most `target`. None when `target` is negative.
+        Cost: the slots up to the one that makes the difference; some 60 µs for all of them.
+        """
+        if target < 0:
+            return None
+        excess = self.total(now) - target
+        if excess <= 0:
+            return now
+        first = (self._head + 1) % self._size
+        oldest_first = chain(self._ring[first:], self._ring[:first])
+        # The oldest slot leaves when the next one begins, the one after it a slot later.
+        for begins, amount in enumerate(oldest_first, self._head + 1):
+            excess -= amount
+            if excess <= 0:
+                return self._begin(begins)
+        raise AssertionError("the slots add up to the total")
+
+    def export(self, now: float) -> list[tuple[float, int]]:
+        """(age in seconds, amount) of every slot that is not empty, oldest first.
+
+        The age is that of the slot's end, the least that the age of anything in it can be: a
+        restored amount is never counted for less than `span_s`, and at most one slot longer than
+        it would have been.
+        """
+        self.total(now)
+        oldest = self._head - self._size + 1
+        return [
+            (max(0.0, now - (slot + 1) / self._per_s), amount)
+            for slot in range(oldest, self._head + 1)
+            if (amount := self._ring[slot % self._size])
+        ]
+
+    def restore(self, entries: Iterable[object], now: float) -> None:
+        """Adds what `export` gave, each entry with the age that it has at `now`.
+
+        Negative ages count as zero. What is too old, or no pair of an age and a sensible amount,
+        is left out: a damaged record costs accuracy, not the start.
+        """
+        self.total(now)
+        for entry in entries:
+            match entry:
+                case [bool(), _] | [_, bool()]:
+                    continue
+                case [float() | int() as age, int() as amount]:
+                    self._restore(age, amount, now)
+
+    def _restore(self, age_s: float, amount: int, now: float) -> None:
+        # Both comparisons are false for NaN, and exact for integers too large for a float.
+        if not (age_s <= self._size / self._per_s and 0 < amount <= MAX_RESTORED_AMOUNT):
+            return
+        slot = min(self._head, floor((now - max(0.0, age_s)) * self._per_s))
+        if slot > self._head - self._size:
+            self._ring[slot % self._size] += amount
+            self._total += amount
+
+    def _advance(self, head: int) -> None:
+        """Makes `head` the running slot and drops what has left."""
+        if head - self._head >= self._size:
+            if self._total:
+                self._ring = [0] * self._size
+                self._total = 0
+        elif self._total:
+            ring, size = self._ring, self._size
+            for slot in range(self._head + 1, head + 1):
+                index = slot % size
+                self._total -= ring[index]
+                ring[index] = 0
+        self._head = head
+
+    def _begin(self, slot: int) -> float:
+        """The first instant that `total` assigns to `slot`, whatever the division rounds to."""
+        begin = slot / self._per_s
+        while floor(begin * self._per_s) < slot:
+            begin = nextafter(begin, inf)
+        return begin

@@ -1,0 +1,270 @@
+"""The two files on disk. Nothing else in this package opens a file.
+
+A file is only ever replaced as a whole: a temporary file in the same folder, fsync, rename, fsync
+of the folder. Whoever reads it, or restarts after a crash at any point, finds the old content or
+the new. While the stores are open, a lock keeps every other process from writing the same files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+
+import trio
+from filelock import FileLock, Timeout
+
+from actors.clock import wall_now
+from actors.errors import BrokenFile, FileLocked, StoreFailed
+from actors.records import read_configs, read_states, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from actors.models import InstanceConfig, InstanceState
+    from actors.problems import Problem
+
+_PRIVATE: Final = 0o600
+_REMEDIES: Final = {
+    errno.EBUSY: "; if the file itself is a mount point, mount its folder instead",
+}
+_NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""Some network and user-space filesystems can't fsync a folder; there is nothing more to do."""
+
+Fingerprint: TypeAlias = tuple[int, int, int]
+"""Inode, size and modification time (ns): enough to see that somebody has edited the file."""
+
+
+class _Store:
+    """One file, replaced as a whole or not at all.
+
+    A symbolic link is written through: its target is what gets replaced. All but `_save` blocks
+    on the disk.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._accepted: Fingerprint | None = None
+        self._saving = trio.Lock()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While inside, no other process can be; what a killed one left is cleared away.
+
+        The lock is `<file>.lock`, held by the operating system (flock): it ends with the process,
+        however that ends. A folder without write permission needs none, because nothing can be
+        saved there.
+
+        Errors: `FileLocked`, at once; `OSError` when there can be no lock file.
+        """
+        target = os.path.realpath(self.path)
+        folder = os.path.dirname(target)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        if not os.access(folder, os.W_OK):
+            yield
+            return
+        lock = FileLock(f"{target}.lock", timeout=0, mode=_PRIVATE, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise FileLocked(self.path) from None
+        try:
+            _remove_leftovers(target)
+            yield
+        finally:
+            lock.release()
+
+    def changed_on_disk(self) -> bool:
+        """Whether the file is another than the one last loaded without a problem, or saved."""
+        try:
+            return _fingerprint(os.stat(self.path)) != self._accepted
+        except FileNotFoundError:
+            return self._accepted is not None
+
+    def _read(self) -> tuple[bytes | None, Fingerprint | None]:
+        try:
+            with open(self.path, "rb") as file:
+                # Taken before reading: an edit meanwhile then shows as a change, never as none.
+                fingerprint = _fingerprint(os.fstat(file.fileno()))
+                return file.read(), fingerprint
+        except FileNotFoundError:
+            return None, None
+
+    async def _save(self, records: Mapping[str, Any]) -> None:
+        """Durable when it returns, and saves end in the order in which they began.
+
+        Cancelled, it has either not begun or runs to its end: the thread is never abandoned.
+        """
+        snapshot = dict(records)
+        async with self._saving:
+            try:
+                await trio.to_thread.run_sync(self._replace, snapshot)
+            except OSError as error:
+                reason = f"{error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
+                raise StoreFailed(f"{self.path} could not be written: {reason}") from error
+            except ValueError as error:  # a number that JSON can't express
+                raise StoreFailed(f"{self.path} could not be written: {error}") from error
+
+    def _replace(self, records: Mapping[str, Any]) -> None:
+        content = written(records)
+        target = os.path.realpath(self.path)
+        with ExitStack() as stack:
+            try:
+                old: BinaryIO | None = stack.enter_context(open(target, "rb"))
+            except FileNotFoundError:
+                old = None
+            fingerprint = _install(target, content)
+            try:
+                _sync_folder(os.path.dirname(target))
+            except OSError:
+                # Refused, so it must not be found after a restart either.
+                self._accepted = _put_back(target, old)
+                raise
+        self._accepted = fingerprint
+
+
+class ConfigStore(_Store):
+    """The instances' configuration. Keys that are `${NAME}` references stay references.
+
+    `environ`: where those references must resolve.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ
+    ) -> None:
+        super().__init__(path)
+        self._environ = environ
+
+    def load(self) -> dict[str, InstanceConfig]:
+        """The configurations by name, in the order of the file; none when there is no file.
+
+        Errors: `BrokenFile` with the first problem, the file left as it is; `OSError`.
+        """
+        content, fingerprint = self._read()
+        configs, problems = self._parse(content)
+        if problems:
+            (place, reason), more = problems[0], len(problems) - 1
+            others = f" (and {more} more problem{'s' * (more > 1)})" if more else ""
+            raise BrokenFile(self.path, place, reason + others)
+        self._accepted = fingerprint
+        return configs
+
+    def inspect(self) -> tuple[dict[str, InstanceConfig], list[Problem]]:
+        """As `load`, but with every problem instead of an exception for the first."""
+        return self._parse(self._read()[0])
+
+    def _parse(self, content: bytes | None) -> tuple[dict[str, InstanceConfig], list[Problem]]:
+        return ({}, []) if content is None else read_configs(content, self._environ)
+
+    async def save(self, configs: Mapping[str, InstanceConfig]) -> None:
+        """The file says `configs`, durably, mode 0600. Checkpoints.
+
+        Errors: `StoreFailed`, and then the file says what it said before.
+        """
+        await self._save(configs)
+
+
+class StateStore(_Store):
+    """What was observed of the instances. Worth keeping, never worth refusing to start for."""
+
+    def load(self) -> tuple[dict[str, InstanceState], str | None]:
+        """The states by name, and a warning when the file was broken.
+
+        A broken one is renamed to `<name>.broken-<UTC time>`, and there are no states then.
+        Errors: `OSError` when the file can't be read at all.
+        """
+        content, fingerprint = self._read()
+        states, problems = ({}, []) if content is None else read_states(content)
+        if not problems:
+            self._accepted = fingerprint
+            return states, None
+        place, reason = problems[0]
+        return {}, f"{self.path}: {place}: {reason}; starting without it: {self._set_aside()}"
+
+    def _set_aside(self) -> str:
+        target = os.path.realpath(self.path)
+        moment = datetime.fromtimestamp(wall_now(), UTC)
+        aside = f"{target}.broken-{moment:%Y%m%dT%H%M%S.%fZ}"
+        try:
+            os.rename(target, aside)
+        except OSError as error:
+            return f"it could not be set aside ({error.strerror})"
+        return f"it is kept as {aside}"
+
+    async def save(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """The file says `records`, durably, mode 0600. Checkpoints.
+
+        Errors: `StoreFailed`, and then the file says what it said before.
+        """
+        await self._save(records)
+
+
+@contextmanager
+def open_stores(
+    config_path: str | os.PathLike[str],
+    state_path: str | os.PathLike[str],
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[tuple[ConfigStore, StateStore]]:
+    """Both stores, locked against other processes until the end of the block.
+
+    Errors: `FileLocked` when another process has one of them open; `OSError`.
+    """
+    configs, states = ConfigStore(config_path, environ), StateStore(state_path)
+    with configs.locked(), states.locked():
+        yield configs, states
+
+
+def _install(target: str, content: bytes) -> Fingerprint:
+    """`target` says `content`; its folder has not been synced yet."""
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+            fingerprint = _fingerprint(os.fstat(descriptor))
+        os.rename(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return fingerprint
+
+
+def _put_back(target: str, old: BinaryIO | None) -> Fingerprint | None:
+    if old is None:
+        os.unlink(target)
+        return None
+    return _install(target, old.read())
+
+
+def _remove_leftovers(target: str) -> None:
+    """Removes temporary files of a process that was killed while it saved `target`."""
+    folder, name = os.path.split(target)
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _fingerprint(status: os.stat_result) -> Fingerprint:
+    return status.st_ino, status.st_size, status.st_mtime_ns
