@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import random
+
+import trio
+from harness import exact, instance_config, running_system
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.lease import Lease
+from actors.messages import Outcome, Refused
+
+
+async def test_a_lease_reserves_until_it_is_settled() -> None:
+    async with running_system(instance_config()) as system:
+        account = system.standing("one").account
+        lease = await system.leases.acquire(exact(300, output=100), 0)
+        assert isinstance(lease, Lease)
+        assert lease.tokens == 400
+        assert lease.config.name == "one"
+        assert account.reserved_tokens == 400
+        lease.settle(Outcome("success", status=200, reached=True), 350)
+        await wait_all_tasks_blocked()
+        assert account.reserved_tokens == 0
+        assert account.usage.total(trio.current_time()) == 350
+
+
+async def test_only_the_first_settlement_counts() -> None:
+    async with running_system(instance_config()) as system:
+        lease = await system.leases.acquire(exact(10), 0)
+        assert isinstance(lease, Lease)
+        with lease:
+            lease.settle(Outcome("success", status=200, reached=True), 10)
+            lease.settle(Outcome("instance_error", reason="no"), 900)
+        await wait_all_tasks_blocked()
+        standing = system.standing("one")
+        assert (standing.successful_requests, standing.error_count) == (1, 0)
+        assert standing.account.usage.total(trio.current_time()) == 10
+
+
+async def test_leaving_the_block_settles_an_unjudged_lease() -> None:
+    async with running_system(instance_config()) as system:
+        lease = await system.leases.acquire(exact(10), 0)
+        assert isinstance(lease, Lease)
+        with trio.CancelScope() as scope, lease:
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert not system.standing("one").account.leases
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_cancellation_at_any_moment_leaves_a_reservation(seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def request(system: object, patience_s: float) -> None:
+        with trio.move_on_after(patience_s):
+            lease = await system.leases.acquire(exact(rng.randrange(1, 400)), 1e9)  # type: ignore[attr-defined]
+            if not isinstance(lease, Refused):
+                with lease:
+                    for _ in range(rng.randrange(3)):
+                        await trio.lowlevel.checkpoint()
+                    await trio.sleep(rng.choice([0, 0.001, 1.0]))
+                    if rng.random() < 0.5:
+                        lease.settle(Outcome("success", status=200, reached=True), 5)
+
+    async def scenario() -> None:
+        configs = [instance_config(name, max_tpm=500) for name in ("one", "two", "three")]
+        async with running_system(*configs) as system:
+            async with trio.open_nursery() as nursery:
+                for _ in range(150):
+                    nursery.start_soon(request, system, rng.choice([0, 0, 0.0005, 0.5, 90]))
+                    if rng.random() < 0.2:
+                        await trio.sleep(rng.random())
+            await wait_all_tasks_blocked()
+            for config in configs:
+                account = system.standing(config.name).account
+                assert account.leases == {}
+                assert account.reserved_tokens == 0
+            assert system.router.address.waiting == 0
+
+    trio.run(scenario, clock=MockClock(autojump_threshold=0))
