@@ -1,0 +1,1 @@
+"""Token estimates and the shipped vocabularies."""
