@@ -1,0 +1,86 @@
+"""The data-plane operations, one row each. A new operation is a new row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from proxy.tokens.bounds import EstimateKind
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`path`: below the address, such as `chat/completions`.
+
+    `deployment_scoped`: Azure's dated API has it under `/deployments/{deployment}/`, and takes the
+    model from there (openai-python, `lib/azure.py`, `_deployments_endpoints`). `estimate`: how
+    its input tokens are counted. `stream_usage`: streams report usage when
+    `stream_options.include_usage` asks for it; others report it by themselves or never.
+    """
+
+    path: str
+    deployment_scoped: bool
+    body: Literal["json", "multipart"]
+    estimate: EstimateKind
+    stream_usage: bool = False
+
+
+OPERATIONS: Final = (
+    Operation("chat/completions", True, "json", "chat", stream_usage=True),
+    Operation("completions", True, "json", "completions", stream_usage=True),
+    Operation("embeddings", True, "json", "embeddings"),
+    Operation("responses", False, "json", "responses"),
+    Operation("images/generations", True, "json", "images"),
+    Operation("images/edits", True, "multipart", "none"),
+    Operation("audio/speech", True, "json", "speech"),
+    Operation("audio/transcriptions", True, "multipart", "none"),
+    Operation("audio/translations", True, "multipart", "none"),
+    Operation("moderations", False, "json", "moderations"),
+)
+
+_BY_PATH: Final = {operation.path: operation for operation in OPERATIONS}
+_DEPLOYMENTS: Final = "/openai/deployments/"
+ADDRESSES: Final = ("/v1/", "/openai/v1/", "/openai/")
+"""Where the operations are found. The last is what the Azure SDK uses for what is not
+deployment-scoped."""
+
+_FIXED: Final = {
+    address + operation.path: operation for address in ADDRESSES for operation in OPERATIONS
+}
+
+
+class Target(NamedTuple):
+    """What a path asks for. `model`: named by the path, for the deployment-scoped address.
+
+    `models`: it is the list of models ("") or one of them (its id).
+    """
+
+    operation: Operation | None = None
+    model: str | None = None
+    models: str | None = None
+
+
+def is_data_plane(path: str) -> bool:
+    """Whether the exchange answers for this path, even if only with 404."""
+    return path.startswith(("/v1/", "/openai/"))
+
+
+def find(path: str) -> Target | None:
+    """The target of a percent-decoded path; None if there is no such operation.
+
+    Cost: one dictionary look-up for the undecorated addresses.
+    """
+    operation = _FIXED.get(path)
+    if operation is not None:
+        return Target(operation)
+    if path.startswith(_DEPLOYMENTS):
+        model, _, rest = path[len(_DEPLOYMENTS) :].partition("/")
+        operation = _BY_PATH.get(rest)
+        return Target(operation, model=model) if operation and model else None
+    for address in ADDRESSES:
+        if path.startswith(address):
+            kind, _, model = path[len(address) :].partition("/")
+            if kind == "models":
+                return Target(models=model)
+    return None

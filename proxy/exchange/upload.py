@@ -1,0 +1,127 @@
+"""A large request body on its way through: sent on while it arrives, and kept for a second try.
+
+What has arrived is kept in memory up to a bound and beyond it in an unnamed temporary file, so a
+failed attempt can be repeated elsewhere although the client sends its body only once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO, TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from proxy.exchange.multipart import FormField
+    from proxy.exchange.ports import RequestReader
+
+MEMORY_BYTES: Final = 1024 * 1024
+READ_BYTES: Final = 256 * 1024
+
+
+class Spool:
+    """Bytes that were received, in order. Writing and reading may touch the disk: checkpoints."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+
+    async def append(self, piece: bytes) -> None:
+        if self._file is None and self.size + len(piece) <= MEMORY_BYTES:
+            self._memory += piece
+        else:
+            await trio.to_thread.run_sync(self._append_to_file, piece)
+        self.size += len(piece)
+
+    def _append_to_file(self, piece: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._file.seek(self.size - len(self._memory))
+        self._file.write(piece)
+
+    async def read(self, position: int) -> bytes:
+        """Up to `READ_BYTES` from `position`, which lies before `size`."""
+        if position < len(self._memory):
+            return bytes(self._memory[position : position + READ_BYTES])
+        return await trio.to_thread.run_sync(self._read_from_file, position - len(self._memory))
+
+    def _read_from_file(self, position: int) -> bytes:
+        assert self._file is not None
+        self._file.seek(position)
+        return self._file.read(READ_BYTES)
+
+    def close(self) -> None:
+        """Frees memory and file. Never blocks for long: the file has no name."""
+        self._memory.clear()
+        if self._file is not None:
+            self._file.close()
+
+
+class Upload:
+    """An `UploadBody` over a request that is still arriving."""
+
+    def __init__(self, reader: RequestReader, length: int | None) -> None:
+        self._reader = reader
+        self._spool = Spool()
+        self._position = 0
+        self._received_all = False
+        self._length = length
+        self._replaced: tuple[int, int, bytes] | None = None
+
+    @property
+    def length(self) -> int | None:
+        if self._length is None or self._replaced is None:
+            return self._length
+        start, end, value = self._replaced
+        return self._length - (end - start) + len(value)
+
+    def replace(self, field: FormField, value: str) -> None:
+        """From the next `rewind` on, the field's value is sent as `value`."""
+        self._replaced = (field.start, field.end, value.encode())
+
+    def rewind(self) -> None:
+        self._position = 0
+
+    async def receive(self) -> bytes:
+        """Reads one more piece from the client without sending it; b"" at the end."""
+        piece = await self._reader.read_chunk()
+        if piece:
+            await self._spool.append(piece)
+        else:
+            self._received_all = True
+        return piece
+
+    async def read_chunk(self) -> bytes:
+        while True:
+            position = self._position
+            if position < self._spool.size:
+                piece = await self._spool.read(position)
+            elif self._received_all:
+                return b""
+            else:
+                piece = await self.receive()
+                if not piece:
+                    return b""
+            self._position += len(piece)
+            piece = self._with_replacement(piece, position)
+            if piece:
+                return piece
+
+    def _with_replacement(self, piece: bytes, position: int) -> bytes:
+        """`piece`, which begins at `position`, with the part of the field in it exchanged.
+
+        The new value is put in where the old one begins; the rest of the old one, in this piece
+        or in later ones, is left out.
+        """
+        if self._replaced is None:
+            return piece
+        start, end, value = self._replaced
+        if end <= position or start >= position + len(piece):
+            return piece
+        before = piece[: max(0, start - position)]
+        after = piece[max(0, end - position) :]
+        return before + (value if start >= position else b"") + after
+
+    def close(self) -> None:
+        self._spool.close()
