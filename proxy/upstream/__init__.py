@@ -1,0 +1,1 @@
+"""Where a lease is spent: URL, credentials and connections of one instance."""

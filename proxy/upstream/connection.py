@@ -1,0 +1,169 @@
+"""One connection to an upstream, carrying one exchange at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from proxy.exchange.ports import UpstreamFailure
+from proxy.upstream.answer import Answer
+from proxy.upstream.failure import failure
+from proxy.upstream.upload import Upload
+
+if TYPE_CHECKING:
+    from proxy.exchange.ports import Phase, UploadBody
+    from proxy.upstream.link import Link
+    from proxy.upstream.watch import Watch
+
+JOIN_BYTES: Final = 65_536
+"""Up to this size copying head and body together is cheaper than a second system call."""
+
+
+class Owner(Protocol):
+    """Whoever counts the connection."""
+
+    def give_back(self, connection: Connection) -> None:
+        """The exchange is complete. Never blocks."""
+        ...
+
+    def drop(self, connection: Connection) -> None:
+        """The connection is of no further use; closes it. Idempotent; never blocks."""
+        ...
+
+
+class Connection:
+    """Waiting ends in three ways: something arrives, the task is cancelled, or the watch closes
+    the connection because `deadline` has passed, which the waiting task sees as a timeout.
+
+    Whoever gets an exception from here must drop the connection.
+    """
+
+    __slots__ = (
+        "_link", "_watch", "answer", "closed", "deadline", "expired", "idle", "owner",
+    )  # fmt: skip
+
+    def __init__(self, link: Link, owner: Owner, watch: Watch) -> None:
+        self.answer = Answer()
+        self.owner = owner
+        self.deadline = math.inf
+        self.idle = False
+        self.expired = False
+        self.closed = False
+        self._link = link
+        self._watch = watch
+        watch.add(self)
+
+    async def request(self, method: str, head: bytes, body: bytes | UploadBody) -> None:
+        """Sends a request; the head of its answer is in `answer` afterwards.
+
+        What does not leave at once is sent while the answer is awaited: an upstream that refuses
+        a large body may say so early and read no further. Errors: `UpstreamFailure`, and
+        whatever reading `body` raises.
+        """
+        self.answer.expect(method)
+        try:
+            if not isinstance(body, bytes):
+                body.rewind()
+                self._link.write(head)
+            elif self._write(head, body):
+                return await self._read_head()
+        except (OSError, trio.ClosedResourceError) as error:
+            return await self._read_last_words(self._failure("send", error))
+        return await self._converse(Upload(self._link, None if isinstance(body, bytes) else body))
+
+    def _write(self, head: bytes, body: bytes) -> bool:
+        if len(body) <= JOIN_BYTES:
+            return self._link.write(head + body)
+        sent = self._link.write(head)
+        return self._link.write(body) and sent
+
+    async def _read_head(self) -> None:
+        answer = self.answer
+        while not answer.head_complete:
+            await self._receive("head")
+            if answer.failed is not None and not answer.head_complete:
+                raise UpstreamFailure("head", *answer.failed, answered=answer.started)
+
+    async def _read_last_words(self, unsent: UpstreamFailure) -> None:
+        """Sending failed; perhaps the upstream said why before it closed."""
+        try:
+            await self._read_head()
+        except UpstreamFailure as error:
+            raise (error if error.answered else unsent) from error
+        self.answer.keep = False
+
+    async def _converse(self, upload: Upload) -> None:
+        """Reads the head while `upload` runs; a refusal ends the upload."""
+        answer = self.answer
+        unanswered: UpstreamFailure | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upload.run, nursery.cancel_scope)
+            try:
+                await self._read_head()
+            except UpstreamFailure as error:
+                unanswered = error
+            if unanswered is not None or answer.status >= 300:
+                nursery.cancel_scope.cancel()
+        if upload.body_error is not None:
+            raise upload.body_error
+        if upload.complete and unanswered is None:
+            return
+        answer.keep = False
+        if self.expired and not upload.complete:
+            raise UpstreamFailure("send", "timeout", "not sent in time", answered=answer.started)
+        if unanswered is None:
+            return
+        if upload.complete or unanswered.answered:
+            raise unanswered
+        raise UpstreamFailure("send", unanswered.kind, unanswered.detail) from unanswered
+
+    async def read_piece(self, silence_s: float) -> bytes:
+        """The next piece of the body; b"" once it is complete.
+
+        Errors: `UpstreamFailure`, after all pieces that came before the fault, and when none
+        comes for `silence_s`.
+        """
+        answer = self.answer
+        self._watch.set_deadline(self, trio.current_time() + silence_s)
+        while True:
+            if answer.failed is not None:
+                raise UpstreamFailure("body", *answer.failed, answered=True)
+            await self._receive("body")
+            data = answer.take()
+            if data or answer.complete:
+                self.deadline = math.inf
+                return data
+
+    async def _receive(self, phase: Phase) -> None:
+        try:
+            data = await self._link.receive()
+        except (OSError, trio.ClosedResourceError) as error:
+            raise self._failure(phase, error) from error
+        if data:
+            self.answer.feed(data)
+        else:
+            self.answer.end()
+
+    def _failure(self, phase: Phase, error: Exception) -> UpstreamFailure:
+        answered = self.answer.started
+        if self.expired:
+            return UpstreamFailure(phase, "timeout", "nothing came in time", answered=answered)
+        return failure(phase, error, answered=answered)
+
+    def readable(self) -> bool:
+        """Whether something has arrived: on an idle connection only its end, or what nobody
+        asked for."""
+        return self._link.readable()
+
+    def expire(self) -> None:
+        self.expired = True
+        self.owner.drop(self)
+
+    def close(self) -> None:
+        """Ends it at once, whatever it is doing. Never blocks."""
+        self.closed = True
+        self._watch.discard(self)
+        self._link.close()
+        self.answer.discard()

@@ -1,0 +1,66 @@
+"""Which proxy the environment asks for: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+
+There is no standard for these; this follows what curl documents ("Environment"), lower case
+before upper case. Address ranges in `NO_PROXY`, and that this machine itself is always reached
+directly, are as most Go programs have it (golang.org/x/net/http/httpproxy).
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from proxy.upstream.origin import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def proxy_for(
+    scheme: str, host: str, port: int, environ: Mapping[str, str] = os.environ
+) -> Proxy | None:
+    """The proxy through which `host` is to be reached, None for directly.
+
+    Errors: `InvalidAddress` when the variable holds no address of an HTTP proxy.
+    """
+    url = _variable(environ, f"{scheme}_proxy") or _variable(environ, "all_proxy")
+    if not url or _is_loopback(host) or _exempt(host, port, _variable(environ, "no_proxy")):
+        return None
+    return Proxy.parse(url)
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    return (environ.get(name) or environ.get(name.upper()) or "").strip()
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or _in_network(host, "127.0.0.0/8") or _in_network(host, "::1/128")
+
+
+def _exempt(host: str, port: int, no_proxy: str) -> bool:
+    return any(
+        _matches(entry, host.lower(), port) for entry in no_proxy.lower().replace(",", " ").split()
+    )
+
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    if _in_network(host, entry):
+        return True
+    name, colon, entry_port = entry.rpartition(":")
+    if colon and entry_port.isdigit():
+        if int(entry_port) != port:
+            return False
+        entry = name.strip("[]")
+    domain = entry.removeprefix("*").removeprefix(".")
+    return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+
+
+def _in_network(host: str, entry: str) -> bool:
+    """Whether both are IP addresses (the entry perhaps a range) and the one is in the other."""
+    try:
+        return ip_address(host) in ip_network(entry, strict=False)
+    except ValueError:
+        return False

@@ -1,0 +1,66 @@
+"""An answer whose head has arrived: what `UpstreamResponse` promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.exchange.ports import UpstreamFailure
+
+if TYPE_CHECKING:
+    from proxy.exchange.ports import Headers
+    from proxy.upstream.connection import Connection
+
+
+class Response:
+    """Holds the connection for only as long as the body is not complete: an answer that came
+    with its head in one piece has already given it back.
+
+    A body that was cut never looks like a complete one: after a failure, a cancelled read or
+    `aclose` before the end, reading raises.
+    """
+
+    __slots__ = ("_connection", "_cut", "_ready", "_silence_s", "headers", "status")
+
+    def __init__(self, connection: Connection, silence_s: float) -> None:
+        answer = connection.answer
+        self.status = answer.status
+        self.headers: Headers = answer.headers
+        self._silence_s = silence_s
+        self._cut = False
+        self._ready = answer.take()
+        self._connection: Connection | None = connection
+        if answer.complete:
+            self._connection = None
+            connection.owner.give_back(connection)
+
+    async def read_chunk(self) -> bytes:
+        """Everything that one receive brought, b"" at the end. Errors: `UpstreamFailure` with
+        phase "body". A checkpoint unless there was something already."""
+        if self._ready:
+            data, self._ready = self._ready, b""
+            return data
+        connection = self._connection
+        if connection is None:
+            if self._cut:
+                raise UpstreamFailure("body", "other", "closed before its end", answered=True)
+            return b""
+        try:
+            data = await connection.read_piece(self._silence_s)
+        except BaseException:
+            self._close(connection)
+            raise
+        if connection.answer.complete:
+            self._connection = None
+            connection.owner.give_back(connection)
+        return data
+
+    async def aclose(self) -> None:
+        """Idempotent. Not a checkpoint."""
+        self._ready = b""
+        if self._connection is not None:
+            self._close(self._connection)
+
+    def _close(self, connection: Connection) -> None:
+        self._connection = None
+        self._cut = True
+        connection.owner.drop(connection)
