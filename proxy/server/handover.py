@@ -1,0 +1,136 @@
+"""Hypercorn and the ASGI app, for what the engine does not serve itself.
+
+That is HTTP/2, WebSocket, and every HTTP/1.1 request that is not for the exchange. Hypercorn's
+protocol server for one connection gets the stream with the bytes that were already read, and keeps
+it until it ends.
+
+An HTTP/1.1 connection ends after one answer there: every HTTP/1.1 request thus passes the strict
+parser, and a client that asked for a page once is back on the fast path with its next request.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+
+from proxy.server.head import HTTP2_PREFACE
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework
+
+    from proxy.server.limits import Limits
+
+LOG = logging.getLogger(__name__)
+
+
+class ReplayedStream(trio.abc.HalfCloseableStream):
+    """A stream that gives out `received` again before it goes on.
+
+    Whatever else Hypercorn asks for (the socket's addresses, TLS and what it negotiated) it finds
+    on the stream itself.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, received: bytes) -> None:
+        self._stream = stream
+        self._received = received
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if not self._received:
+            return bytes(await self._stream.receive_some(max_bytes))
+        await trio.lowlevel.checkpoint()
+        end = len(self._received) if max_bytes is None else max_bytes
+        data, self._received = self._received[:end], self._received[end:]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Does nothing over TLS, which knows no half-closed connection."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class AppServer:
+    """Serves whole connections with an ASGI app."""
+
+    def __init__(self, app: ASGIFramework, limits: Limits) -> None:
+        self._app = ASGIWrapper(app)
+        self._http1 = _config(limits)
+        self._http1.keep_alive_max_requests = 0
+        self._http2 = _config(limits)
+        # Hypercorn ends an HTTP/2 connection at this number whatever is under way on it.
+        self._http2.keep_alive_max_requests = sys.maxsize
+        self._context = WorkerContext(None)
+        self._state = LifespanState({})
+        self._stopping = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Starts the app (reported through `task_status`), and stops it after `stop`.
+
+        Errors: Hypercorn's `LifespanFailureError` and `LifespanTimeoutError`, in a group.
+        """
+        lifespan = Lifespan(self._app, self._http1, self._state)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            task_status.started()
+            await self._stopping.wait()
+            await lifespan.wait_for_shutdown()
+            nursery.cancel_scope.cancel()
+
+    async def take_over(self, stream: trio.abc.Stream, received: bytes) -> None:
+        """Serves `stream` until it ends, and closes it; `received` has been read from it."""
+        alpn = getattr(stream, "selected_alpn_protocol", lambda: None)()
+        http2 = alpn == "h2" or received.startswith(HTTP2_PREFACE)
+        await TCPServer(
+            self._app,
+            self._http2 if http2 else self._http1,
+            self._context,
+            ConnectionState(self._state.copy()),
+            # The annotation there knows only TLS; plain streams are told apart by what they lack.
+            cast("trio.SSLStream[trio.SocketStream]", ReplayedStream(stream, received)),
+        ).run()
+
+    async def drain(self) -> None:
+        """Idle connections end now, the others after the answers that they owe."""
+        await self._context.terminated.set()
+
+    def stop(self) -> None:
+        """Lets `run` stop the app. Never blocks."""
+        self._stopping.set()
+
+
+def _config(limits: Limits) -> Config:
+    """The same limits in Hypercorn's words.
+
+    `read_timeout` stays off: it would end every answer that takes longer. A body's length and
+    time are the app's to bound (`MAX_CONTENT_LENGTH`, `BODY_TIMEOUT`).
+    """
+    config = Config()
+    config.accesslog = None
+    config.errorlog = LOG
+    config.include_server_header = False
+    config.keep_alive_timeout = limits.keep_alive_s
+    config.ssl_handshake_timeout = limits.head_timeout_s
+    config.h11_max_incomplete_size = limits.head_bytes
+    config.h2_max_header_list_size = limits.head_bytes
+    return config

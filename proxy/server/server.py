@@ -1,0 +1,172 @@
+"""The public listener as a whole: accepts clients, serves them, stops in an orderly way."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from proxy.errors import ProxyError
+from proxy.server.answer import encode_refusal
+from proxy.server.client_socket import ClientSocket
+from proxy.server.connection import Connection
+from proxy.server.connections import Connections, ConnectionStatistics
+from proxy.server.departures import open_departures
+from proxy.server.handover import AppServer
+from proxy.server.listen import url
+
+if TYPE_CHECKING:
+    import ssl
+
+    from hypercorn.typing import ASGIFramework
+
+    from proxy.server.connection import Exchange
+    from proxy.server.limits import Limits
+
+LOG = logging.getLogger(__name__)
+
+IDLE_CHECK_S = 1.0
+"""How often idle connections are looked for: one pass over all of them costs less than a timer
+that is set and cleared for each request."""
+
+CUT_S = 2.0
+"""How long cancelled connections get to end by themselves before their sockets are closed."""
+
+
+class Server:
+    """One public listener. `run` it once; `drain` or `abort` ends it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        app: ASGIFramework,
+        *,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.limits = limits
+        self.draining = False
+        self._tls = tls
+        self._app_server = AppServer(app, limits)
+        self._connections = Connections(limits)
+        self._departures = open_departures()
+        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._ended = trio.Event()
+
+    def statistics(self) -> ConnectionStatistics:
+        return self._connections.statistics()
+
+    async def run(
+        self,
+        listeners: list[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Starts the app, serves until drained or aborted, stops the app; closes `listeners`.
+
+        Reports the URLs once connections are accepted. Errors: what the app's start or stop
+        raises, in a group.
+        """
+        try:
+            async with trio.open_nursery() as app:
+                await app.start(self._app_server.run)
+                async with trio.open_nursery() as watches:
+                    watches.start_soon(self._departures.run)
+                    watches.start_soon(self._watch_idle)
+                    with self._serving:
+                        async with trio.open_nursery() as clients:
+                            clients.start_soon(self._accept, listeners, clients)
+                            urls = [url(one, tls=self._tls is not None) for one in listeners]
+                            task_status.started(urls)
+                    watches.cancel_scope.cancel()
+                self._ended.set()
+                self._app_server.stop()
+        finally:
+            self._ended.set()
+            for listener in listeners:
+                listener.socket.close()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Stops: no new connections, idle ones closed, requests in hand finished within
+        `deadline_s`, the rest cut. Returns when no connection is left.
+
+        A request that is cut before its answer has begun gets a 503. Cut connections have
+        `CUT_S` to wind up; then their sockets are closed under them, so that no client can hold
+        the process.
+        """
+        self.draining = True
+        self._accepting.cancel()
+        await self._app_server.drain()
+        self._connections.retire_all()
+        with trio.move_on_after(deadline_s):
+            await self._ended.wait()
+            return
+        LOG.warning("drain: cutting %d connections", self.statistics().open)
+        self._connections.end_all()
+        with trio.move_on_after(CUT_S):
+            await self._ended.wait()
+            return
+        self._connections.hang_up_all()
+        await self._ended.wait()
+
+    def abort(self) -> None:
+        """Stops at once: closes every socket and cancels every request. Never blocks."""
+        self._connections.hang_up_all()
+        self._serving.cancel()
+
+    async def _accept(self, listeners: list[trio.SocketListener], clients: trio.Nursery) -> None:
+        with self._accepting:
+            await trio.serve_listeners(self._serve_client, listeners, handler_nursery=clients)
+
+    async def _serve_client(self, accepted: trio.SocketStream) -> None:
+        try:
+            address = str(accepted.socket.getpeername()[0])
+            client = ClientSocket.adopt(accepted, self.limits.send_stall_s)
+        except OSError:  # The client has gone already.
+            return
+        stream: trio.abc.Stream = client
+        if self._tls is not None:
+            stream = trio.SSLStream(client, self._tls, server_side=True, https_compatible=True)
+        connection = Connection(stream, client, self)
+        if not self._connections.admit(connection, address):
+            await self._turn_away(client)
+            return
+        try:
+            self._departures.watch(client.socket, connection)
+            await connection.serve()
+        finally:
+            self._departures.forget(connection)
+            self._connections.leave(connection)
+
+    async def _turn_away(self, client: ClientSocket) -> None:
+        LOG.warning("too many connections: one refused")
+        try:
+            if self._tls is None:
+                await client.send_all(encode_refusal(_too_many_connections()))
+        except trio.BrokenResourceError:
+            pass  # It did not wait for the answer.
+        finally:
+            client.hang_up()
+
+    async def take_over(
+        self, connection: Connection, stream: trio.abc.Stream, received: bytes
+    ) -> None:
+        """Hands a connection to Hypercorn until it ends (see `connection.Host`)."""
+        # Hypercorn reads all the time and notices by itself when the client goes.
+        self._departures.forget(connection)
+        await self._app_server.take_over(stream, received)
+
+    async def _watch_idle(self) -> None:
+        while True:
+            await trio.sleep(IDLE_CHECK_S)
+            self._connections.close_idle(since=trio.current_time() - self.limits.keep_alive_s)
+
+
+def _too_many_connections() -> ProxyError:
+    return ProxyError(
+        503, "Too many connections are open.",
+        type="server_error", code="too_many_connections", retry_after_s=1.0, close=True,
+    )  # fmt: skip
