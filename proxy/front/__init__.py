@@ -1,0 +1,1 @@
+"""The Quart-Trio application: routes, admin API, health, pages."""

@@ -1,0 +1,103 @@
+"""Client connections under Hypercorn 0.18, kept from harming each other.
+
+Five things that Hypercorn does not do, each shown by a test over real sockets:
+
+- An exception in one connection ends that connection, not the whole server.
+- HTTP/2 data that arrives after the answer to its request is ignored. Hypercorn looks such a
+  stream up in a table that no longer has it, and fails; any client could do that to it, even
+  one that was just answered 401.
+- The client is then told to stop sending (RFC 9113 section 8.1: RST_STREAM with NO_ERROR).
+- An HTTP/2 answer that the application gave up in the middle is reset. Hypercorn forgets the
+  stream without a word, and the client waits for ever.
+- An HTTP/2 client that takes nothing holds the application back. Hypercorn takes an attempt to
+  send that found no room for a sign that there is room, and buffers without limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import hypercorn.protocol
+import hypercorn.protocol.h2
+import hypercorn.trio.run
+import trio
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.exceptions import ProtocolError
+from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, H2Protocol, StreamBuffer
+from hypercorn.trio.tcp_server import TCPServer
+
+if TYPE_CHECKING:
+    from h2.events import Event as H2Event
+    from hypercorn.protocol.events import Event as StreamEvent
+
+logger = logging.getLogger("proxy.front")
+
+FLUSH_S = 1.0
+"""How long a cut answer waits for what was written before the cut. A client that takes nothing
+in this time loses the rest of it, as it would have over a closed connection."""
+
+
+def install() -> None:
+    """From now on `hypercorn.trio.serve` uses the classes below. Hypercorn has no setting for
+    them: it looks each up in the module that is changed here. Twice is the same as once."""
+    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    hypercorn.protocol.H2Protocol = Http2  # type: ignore[attr-defined]
+    hypercorn.protocol.h2.StreamBuffer = Buffer  # type: ignore[misc]
+
+
+class Connection(TCPServer):
+    async def run(self) -> None:
+        """Serves one connection to its end. Raises nothing but `trio.Cancelled`."""
+        try:
+            await super().run()
+        except* Exception:
+            logger.warning("a client connection was dropped", exc_info=True)
+
+
+class Http2(H2Protocol):
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed):
+            await self._reset_unfinished(event.stream_id)
+        await super().stream_send(event)
+
+    async def _reset_unfinished(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is None or buffer.complete:
+            return
+        if buffer.buffer:
+            with trio.move_on_after(FLUSH_S):
+                await buffer.drain()
+        with contextlib.suppress(ProtocolError):  # the client was faster and has reset it
+            self.connection.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+        await self._flush()
+        # The sending task forgets a stream that it finds complete.
+        await buffer.close()
+        await self._window_updated(stream_id)
+
+    async def _handle_events(self, events: list[H2Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                self._refuse(event)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    def _refuse(self, late: DataReceived) -> None:
+        """Gives the connection its window back and, once the answer is out, stops the sender."""
+        with contextlib.suppress(ProtocolError):
+            self.connection.acknowledge_received_data(late.flow_controlled_length, late.stream_id)
+            if late.stream_id not in self.stream_buffers:
+                self.connection.reset_stream(late.stream_id, ErrorCodes.NO_ERROR)
+
+
+class Buffer(StreamBuffer):
+    async def push(self, data: bytes) -> None:
+        """Takes `data` at once and returns when there is room for more."""
+        await super().push(data)
+        while len(self.buffer) >= BUFFER_HIGH_WATER:
+            await self._paused.wait()
+            await self._paused.clear()
