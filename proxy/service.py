@@ -1,0 +1,144 @@
+"""The service put together: actors, exchange, front end, listener; started in order, stopped in
+reverse."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+from tricycle import open_service_nursery
+
+from actors.store import open_stores
+from actors.system import System, SystemOptions
+from proxy.exchange.client_keys import ClientKeys
+from proxy.exchange.exchange import Exchange
+from proxy.exchange.models import ModelList
+from proxy.front.app import create_app
+from proxy.request_log import RequestLog
+from proxy.server.limits import Limits
+from proxy.server.listen import raise_open_file_limit
+from proxy.server.run import serve
+from proxy.tokens.output import Allowance
+from proxy.upstream.dial import SocketDialer
+from proxy.upstream.instances import InstancePools
+from proxy.upstream.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from quart_trio import QuartTrio
+
+    from proxy.settings import Settings
+
+GC_THRESHOLDS: Final = (10_000, 20, 50)
+"""Requests leave no cycles behind, so the collector has little to find; seldom, in small steps."""
+
+_log = logging.getLogger("proxy")
+_requests = logging.getLogger("proxy.requests")
+
+
+def run(settings: Settings) -> int:
+    """Serves until a signal stops it; returns the exit status.
+
+    Errors: `BrokenFile`, `FileLocked` before anything is started; `ListenFailed`.
+    """
+    trio.run(serve_with_stores, settings)
+    return 0
+
+
+async def serve_with_stores(
+    settings: Settings, on_ready: Callable[[list[str]], None] | None = None
+) -> None:
+    """Serves until a signal stops it. `on_ready` gets the URLs once they answer.
+
+    Reading the two files blocks, before anything else runs. Errors: as `run`.
+    """
+    raise_open_file_limit()
+    async with assembled(settings) as service, trio.open_nursery() as nursery:
+        urls = await nursery.start(
+            partial(
+                serve,
+                service.exchange,
+                service.app,
+                host=settings.host,
+                port=settings.port,
+                limits=_limits(settings),
+                drain_s=settings.shutdown_timeout_seconds,
+            )
+        )
+        _log.info("serving on %s", ", ".join(urls))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        if on_ready is not None:
+            on_ready(urls)
+
+
+class Service(NamedTuple):
+    """Running actors behind the two things that a listener needs."""
+
+    exchange: Exchange
+    app: QuartTrio
+    system: System
+
+
+@asynccontextmanager
+async def assembled(settings: Settings) -> AsyncIterator[Service]:
+    """Everything but the listener, running for the length of the block.
+
+    What requests lean on outlives the block, whatever ends it: leases are settled, the state is
+    saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
+    """
+    with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
+        config_store, state_store = stores
+        configs = config_store.load()
+        states, warning = state_store.load()
+        if warning:
+            _log.warning(warning)
+        options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
+        system = System(configs, states, config_store, state_store, options)
+        watch = Watch()
+        pools = InstancePools(SocketDialer(), watch)
+        request_log = RequestLog(_requests)
+        exchange = Exchange(
+            leases=system.leases,
+            upstream=pools,
+            models=ModelList(system.administration),
+            keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
+            allowance=Allowance(),
+            max_wait_s=settings.max_queue_wait_seconds,
+            record=request_log.add,
+        )
+        app = create_app(
+            administration=system.administration,
+            exchange=exchange,
+            ready=system.supervisor.can_serve,
+            admin_key=settings.admin_api_key.get_secret_value(),
+            max_request_bytes=settings.max_request_bytes,
+            body_timeout_s=settings.request_timeout_seconds,
+        )
+        async with open_service_nursery() as services:
+            await services.start(system.run)
+            services.start_soon(watch.run)
+            services.start_soon(request_log.run)
+            _log.info("%d instances are configured", len(configs))
+            try:
+                yield Service(exchange, app, system)
+            finally:
+                pools.close()
+                services.cancel_scope.cancel()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        head_bytes=settings.max_header_bytes,
+        body_bytes=settings.max_request_bytes,
+        body_timeout_s=settings.request_timeout_seconds,
+        keep_alive_s=settings.keep_alive_seconds,
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_client or settings.max_connections,
+    )
