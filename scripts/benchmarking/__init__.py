@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` consists of; `docs/performance.md` explains how it measures."""

@@ -1,0 +1,316 @@
+"""What is measured: each scenario puts one kind of load on one peer and gives figures.
+
+The name of a figure ends in its unit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .load import ClosedLoop, OpenLoop, Tally, run_load
+from .meter import SystemTime, cpu_s
+from .running import PeerFailed, Running, running
+from .wire import StreamShape, chat_body, chat_request
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from .peers import Peer
+    from .results import Sample
+
+_CONNECTIONS = 64
+_SMALL_BYTES = 400
+_RATE_PER_S = 100
+_FAST = StreamShape(events=50, pause_s=0)
+_FAST_CONNECTIONS = 16
+_PACED = StreamShape(events=50, pause_s=0.02)
+_PACED_CONNECTIONS = 50
+_OPEN = StreamShape(events=60, pause_s=4)  # open for four minutes: nobody looks that long
+_OPENED_PER_S = 200
+_LARGE_KB_AND_RATE = ((100, 50), (1000, 10))
+_INSTANCES = (1, 10, 100)
+_IDLE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How often and how long things are done."""
+
+    repeats: int
+    warm_s: float
+    measure_s: float
+    latency_s: float
+    open_streams: int
+
+
+FULL = Plan(repeats=3, warm_s=2, measure_s=8, latency_s=30, open_streams=2000)
+QUICK = Plan(repeats=1, warm_s=0.5, measure_s=2, latency_s=4, open_streams=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all measurements of a run share."""
+
+    plan: Plan
+    peer_cores: set[int]
+    rest_cores: set[int]
+    upstream_port: int
+    upstream_pid: int
+
+    def running(self, peer: Peer, instances: int = 10) -> AbstractContextManager[Running]:
+        return running(peer, self.upstream_port, self.peer_cores, instances)
+
+
+def requests(bench: Bench, peer: Peer) -> Sample:
+    """Small requests as fast as the peer answers them."""
+    return _closed_loop(bench, peer, instance_count=10)
+
+
+def instances(bench: Bench, peer: Peer) -> Sample:
+    """The same with few and many instances: the cost has to stay flat."""
+    sample: Sample = {"errors": 0.0, "others_busy_share": 0.0}
+    for count in _INSTANCES:
+        one = _closed_loop(bench, peer, instance_count=count)
+        sample["errors"] += one["errors"]
+        sample["others_busy_share"] = max(sample["others_busy_share"], one["others_busy_share"])
+        sample[f"cpu_with_{count}_us"] = one["cpu_us"]
+        sample[f"requests_with_{count}_per_s"] = one["requests_per_s"]
+    return sample
+
+
+def _closed_loop(bench: Bench, peer: Peer, instance_count: int) -> Sample:
+    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+
+    async def measure(target: Running) -> Sample:
+        load = ClosedLoop(target.port, request, _CONNECTIONS)
+        seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.measure_s)
+        answers = load.tally.answers
+        return {
+            "requests_per_s": answers / seen.seconds,
+            "upstream_cpu_us": seen.upstream_cpu_s / answers * 1e6,
+            "load_cpu_us": seen.load_cpu_s / answers * 1e6,
+            "rest_busy_share": seen.rest_busy_share,
+            **_cost(target, seen, answers),
+            **_latency(load.tally),
+        }
+
+    with bench.running(peer, instance_count) as target:
+        return run_load(lambda: measure(target))
+
+
+def latency(bench: Bench, peer: Peer) -> Sample:
+    """Small requests at a fixed rate that keeps no peer busy: what the way through it adds."""
+    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+
+    async def measure(target: Running) -> Sample:
+        load = OpenLoop(target.port, request, _RATE_PER_S)
+        seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.latency_s)
+        return {
+            "kept_up_share": load.tally.answers / seen.seconds / _RATE_PER_S,
+            **_cost(target, seen, load.tally.answers),
+            **_latency(load.tally),
+        }
+
+    with bench.running(peer) as target:
+        return run_load(lambda: measure(target), precise=True)
+
+
+def fast_streams(bench: Bench, peer: Peer) -> Sample:
+    """Streams whose events come as fast as they can."""
+    return _streams(bench, peer, _FAST, _FAST_CONNECTIONS)
+
+
+def paced_streams(bench: Bench, peer: Peer) -> Sample:
+    """Streams whose events come one by one, as a model writes them."""
+    return _streams(bench, peer, _PACED, _PACED_CONNECTIONS)
+
+
+def _streams(bench: Bench, peer: Peer, shape: StreamShape, connections: int) -> Sample:
+    request = chat_request(chat_body(_SMALL_BYTES, shape), peer.authorization)
+    length_s = shape.events * shape.pause_s
+
+    async def measure(target: Running) -> Sample:
+        load = ClosedLoop(
+            target.port, request, connections, pause_s=shape.pause_s, spread_s=length_s
+        )
+        warm_s = bench.plan.warm_s + length_s
+        seen = await _observe(bench, target, load, warm_s, bench.plan.measure_s)
+        tally = load.tally
+        return {
+            "events_per_s": tally.events / seen.seconds,
+            "rest_busy_share": seen.rest_busy_share,
+            "first_content_p50_ms": percentile(tally.first_contents_s, 0.5) * 1e3,
+            **_cost(target, seen, tally.events),
+            **_delay(tally),
+        }
+
+    with bench.running(peer) as target:
+        return run_load(lambda: measure(target))
+
+
+def open_streams(bench: Bench, peer: Peer) -> Sample:
+    """Many streams at once, each with an event now and then: memory and CPU of the open ones."""
+    count = bench.plan.open_streams
+    small = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+    request = chat_request(chat_body(_SMALL_BYTES, _OPEN), peer.authorization)
+    spread_s = count / _OPENED_PER_S
+
+    async def measure(target: Running) -> Sample:
+        warm = ClosedLoop(target.port, small, _CONNECTIONS)
+        before = await _observe(bench, target, warm, 0, bench.plan.warm_s)
+        load = ClosedLoop(target.port, request, count, pause_s=_OPEN.pause_s, spread_s=spread_s)
+        warm_s = spread_s + _OPEN.pause_s
+        rounds = math.ceil(bench.plan.measure_s / _OPEN.pause_s)  # of one event in each stream
+        seen = await _observe(bench, target, load, warm_s, rounds * _OPEN.pause_s)
+        if load.answering() < count:
+            raise PeerFailed(f"{peer.name}: only {load.answering()} of {count} streams were open")
+        grown_bytes = seen.resident_bytes - before.resident_bytes
+        return {
+            "memory_per_stream_kib": grown_bytes / count / 1024,
+            "cpu_share": seen.peer_cpu_s / seen.seconds,
+            **_cost(target, seen, load.tally.events),
+            **_delay(load.tally),
+        }
+
+    with bench.running(peer) as target:
+        return run_load(lambda: measure(target))
+
+
+def large_prompts(bench: Bench, peer: Peer) -> Sample:
+    """Large prompts at a fixed rate, and beside them small requests, which must not suffer."""
+    small = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+
+    async def measure(target: Running, kilobytes: int, per_s: float) -> Sample:
+        large = chat_request(chat_body(kilobytes * 1000), peer.authorization)
+        prompts = OpenLoop(target.port, large, per_s)
+        canary = OpenLoop(target.port, small, _RATE_PER_S)
+        await prompts.start()
+        started_at = time.perf_counter()
+        seen = await _observe(bench, target, canary, bench.plan.warm_s, bench.plan.measure_s)
+        prompts.stop()
+        due = per_s * (time.perf_counter() - started_at)
+        latencies = canary.tally.latencies_s
+        return {
+            f"canary_p50_beside_{kilobytes}_kb_ms": percentile(latencies, 0.5) * 1e3,
+            f"canary_p99_beside_{kilobytes}_kb_ms": percentile(latencies, 0.99) * 1e3,
+            "kept_up_share": prompts.tally.answers / due,
+            "others_busy_share": seen.others_busy_share,
+            "errors": float(canary.tally.errors + prompts.tally.errors),
+        }
+
+    with bench.running(peer) as target:
+        beside_100_kb, beside_1_mb = (
+            run_load(partial(measure, target, kilobytes, per_s), precise=True)
+            for kilobytes, per_s in _LARGE_KB_AND_RATE
+        )
+    errors = beside_100_kb["errors"] + beside_1_mb["errors"]
+    return {**beside_100_kb, **beside_1_mb, "errors": errors}
+
+
+def start(bench: Bench, peer: Peer) -> Sample:
+    """From the start of the process to its first answer, and its memory when nothing happens."""
+    with bench.running(peer) as target:
+        time.sleep(_IDLE_S)
+        return {
+            "first_answer_s": target.started_s,
+            "idle_memory_mb": target.resident_bytes() / 1e6,
+            "errors": 0.0,
+        }
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least `share` of all do not exceed; nan of none."""
+    if not values:
+        return math.nan
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a measurement used while the load was counted."""
+
+    seconds: float
+    peer_cpu_s: float
+    upstream_cpu_s: float
+    load_cpu_s: float
+    rest_busy_share: float
+    """Of the cores of load and upstream: near 1, they hold the peer back."""
+    others_busy_share: float
+    """Of the machine, by processes that are none of ours: they spoil the figures."""
+    resident_bytes: int
+    """At the end, with the load still on."""
+
+
+async def _observe(
+    bench: Bench, target: Running, load: ClosedLoop | OpenLoop, warm_s: float, measure_s: float
+) -> Observed:
+    """Starts the load, lets it warm up, and counts. The load has ended afterwards.
+
+    Errors: `PeerFailed` when nothing came back.
+    """
+    await load.start()
+    await asyncio.sleep(warm_s)
+    gc.collect()
+    gc.disable()  # a collection here would look like a pause of the peer
+    load.tally.reset()
+    system = SystemTime.now()
+    before = _clocks(bench, target)
+    await asyncio.sleep(measure_s)
+    seconds, peer, upstream, own = (
+        after - start for after, start in zip(_clocks(bench, target), before, strict=True)
+    )
+    others = SystemTime.now().used_s_since(system) - peer - upstream - own
+    resident = target.resident_bytes()
+    gc.enable()
+    load.stop()
+    await asyncio.sleep(0)  # closes the connections
+    if not load.tally.answers and not load.tally.events:
+        raise PeerFailed(f"no answer in {measure_s} s")
+    return Observed(
+        seconds=seconds,
+        peer_cpu_s=peer,
+        upstream_cpu_s=upstream,
+        load_cpu_s=own,
+        rest_busy_share=(upstream + own) / seconds / len(bench.rest_cores),
+        others_busy_share=others / seconds / len(bench.peer_cores | bench.rest_cores),
+        resident_bytes=resident,
+    )
+
+
+def _clocks(bench: Bench, target: Running) -> tuple[float, float, float, float]:
+    return (
+        time.perf_counter(),
+        target.cpu_s(),
+        cpu_s(bench.upstream_pid),
+        time.process_time(),
+    )
+
+
+def _cost(target: Running, seen: Observed, count: int) -> Sample:
+    """CPU per answer or event, unless the peer is no process, and how much it can be trusted."""
+    figures = {"others_busy_share": seen.others_busy_share}
+    if target.pids:
+        figures["cpu_us"] = seen.peer_cpu_s / count * 1e6
+    return figures
+
+
+def _latency(tally: Tally) -> Sample:
+    figures = {
+        f"p{name}_ms": percentile(tally.latencies_s, share) * 1e3
+        for name, share in (("50", 0.5), ("99", 0.99), ("99_9", 0.999))
+    }
+    return figures | {"errors": float(tally.errors)}
+
+
+def _delay(tally: Tally) -> Sample:
+    """How much later an event came than if there were nothing between it and the client."""
+    figures: Sample = {"errors": float(tally.errors)}
+    if tally.event_delays_s:
+        figures["event_delay_p99_ms"] = percentile(tally.event_delays_s, 0.99) * 1e3
+    return figures
