@@ -14,6 +14,7 @@ from tricycle import open_service_nursery
 
 from actors.store import open_stores
 from actors.system import System, SystemOptions
+from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
@@ -105,12 +106,10 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         pools = InstancePools(SocketDialer(), watch)
         request_log = RequestLog(_requests)
         exchange = Exchange(
-            leases=system.leases,
-            upstream=pools,
+            means=Means(system.leases, pools, Allowance(), settings.max_queue_wait_seconds),
             models=ModelList(system.administration),
             keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
-            allowance=Allowance(),
-            max_wait_s=settings.max_queue_wait_seconds,
+            max_running=settings.max_concurrent_requests,
             record=request_log.add,
         )
         app = create_app(

@@ -20,6 +20,7 @@ from fakes import (
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import wait_all_tasks_blocked
 
+from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
@@ -46,12 +47,10 @@ class Bench:
         self.upstream = upstream
         self.records: list[RequestRecord] = []
         self.exchange = Exchange(
-            leases=system.leases,
-            upstream=upstream,
+            means=Means(system.leases, upstream, Allowance(), max_wait_s=10.0),
             models=ModelList(system.administration),
             keys=ClientKeys(keys),
-            allowance=Allowance(),
-            max_wait_s=10.0,
+            max_running=100,
             record=self.records.append,
         )
 

@@ -1,0 +1,294 @@
+"""One request in progress: attempts until one is relayed or none is left.
+
+Each attempt is made under a lease and settles it. As long as the client has got nothing, a failure
+that another instance may not have is kept back and the next one is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actors.clock import wall_now
+from actors.errors import InstanceCrashed
+from actors.messages import CountFirst, Demand, Outcome, Refused
+from proxy.errors import ProxyError
+from proxy.exchange import classify
+from proxy.exchange.attempt import takes_stream_options, upstream_request
+from proxy.exchange.headers import forwarded, header, returned
+from proxy.exchange.ports import UpstreamFailure
+from proxy.exchange.refusals import refusal_error
+from proxy.exchange.relay import CutShort, Relay, StreamRefused
+from proxy.tokens.count import count
+
+if TYPE_CHECKING:
+    from actors.lease import Lease, Leases
+    from proxy.exchange.call import Call
+    from proxy.exchange.ports import (
+        Headers,
+        RequestReader,
+        ResponseWriter,
+        Upstream,
+        UpstreamResponse,
+    )
+    from proxy.exchange.record import RequestRecord
+    from proxy.exchange.usage import Usage
+    from proxy.tokens.output import Allowance
+
+MAX_ERROR_BYTES: Final = 1024 * 1024
+"""An error answer is kept whole, to be judged and perhaps relayed; none is near this size."""
+MAX_CRASHES: Final = 3
+"""Instance crashes that one request puts up with before it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every request is served with. `max_wait_s`: how long one may wait for capacity."""
+
+    leases: Leases
+    upstream: Upstream
+    allowance: Allowance
+    max_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that gave the client nothing. `status` is None if there was no answer at all."""
+
+    verdict: classify.Verdict
+    instance: str
+    status: int | None = None
+    headers: Headers | None = None
+    body: bytes = b""
+    failure: UpstreamFailure | None = None
+
+
+class Attempts:
+    """One request in progress: attempts until one is relayed or none is left."""
+
+    def __init__(
+        self,
+        means: Means,
+        call: Call,
+        request: RequestReader,
+        writer: ResponseWriter,
+        record: RequestRecord,
+    ) -> None:
+        self._means = means
+        self._call = call
+        self._writer = writer
+        self._record = record
+        self._headers = forwarded(request.headers)
+        self._query = request.query
+        self._excluded: frozenset[str] = frozenset()
+        self._wait_until = record.started_at + means.max_wait_s
+
+    async def run(self) -> None:
+        last: Failed | None = None
+        retries = 0
+        while True:
+            lease = await self._acquire(last)
+            if lease is None:
+                return
+            with lease:
+                failed = await self._attempt(lease)
+                retry_count = lease.config.retry_count
+            if failed is None:
+                return
+            if not failed.verdict.elsewhere or retries >= retry_count:
+                await self._relay_failure(failed)
+                return
+            retries += 1
+            if failed.verdict.exclude:
+                self._excluded |= {failed.instance}
+            last = _more_telling(last, failed)
+
+    async def _acquire(self, last: Failed | None) -> Lease | None:
+        """A lease, or None once the client has been told `last` because nobody else can try.
+
+        Errors: `ProxyError` if there is no instance and nothing better to tell.
+        """
+        demand, crashes = self._call.demand, 0
+        started = trio.current_time()
+        while True:
+            try:
+                answer = await self._means.leases.acquire(demand, self._wait_until, self._excluded)
+            except InstanceCrashed:
+                crashes += 1
+                if crashes == MAX_CRASHES:
+                    raise refusal_error(Refused("unavailable"), demand.model, started) from None
+                continue
+            if not isinstance(answer, CountFirst):
+                break
+            demand = self._call.demand = await self._counted(demand)
+        self._record.wait_s += trio.current_time() - started
+        if isinstance(answer, Refused):
+            if last is not None and answer.reason != "saturated":
+                await self._relay_failure(last)
+                return None
+            raise refusal_error(answer, demand.model, trio.current_time())
+        return answer
+
+    async def _counted(self, demand: Demand) -> Demand:
+        call = self._call
+        assert isinstance(call.body, bytes)
+        tokens = await count(
+            call.operation.estimate, call.document, call.model, body_bytes=len(call.body)
+        )
+        return replace(demand, input_low=tokens, input_likely=tokens, input_high=tokens)
+
+    # -- one attempt -----------------------------------------------------------------------
+
+    async def _attempt(self, lease: Lease) -> Failed | None:
+        """Sends and relays under the lease, and settles it. None once the client has its answer."""
+        call, record = self._call, self._record
+        started = trio.current_time()
+        record.instance = lease.config.name
+        record.attempts += 1
+        ask_usage = (
+            call.stream
+            and call.operation.stream_usage
+            and not call.asks_usage
+            and takes_stream_options(lease.config)
+        )
+        request = upstream_request(call, lease, self._headers, self._query, ask_usage=ask_usage)
+        try:
+            response = await self._means.upstream.send(request)
+            try:
+                if response.status >= 400:
+                    return await self._error_answer(lease, response, started)
+                usage = await self._relay(
+                    response, started + request.timeout_s, drop_usage=ask_usage
+                )
+            finally:
+                await response.aclose()
+        except UpstreamFailure as failure:
+            return self._failed(
+                lease,
+                classify.failure(failure, latency_s=trio.current_time() - started),
+                failure=failure,
+            )
+        except StreamRefused as refused:
+            return self._refused_stream(lease, refused, started)
+        except CutShort as cut:
+            latency_s = trio.current_time() - started
+            self._settle(
+                lease,
+                cut.usage,
+                Outcome("instance_error", reason=cut.reason, reached=True, latency_s=latency_s),
+            )
+            record.code = "upstream_interrupted"
+            return None
+        latency_s = trio.current_time() - started
+        self._settle(
+            lease,
+            usage,
+            Outcome("success", status=response.status, reached=True, latency_s=latency_s),
+        )
+        return None
+
+    async def _relay(
+        self, response: UpstreamResponse, deadline: float, *, drop_usage: bool
+    ) -> Usage | None:
+        relay = Relay(response, self._writer, self._record)
+        content_type = header(response.headers, b"content-type") or b""
+        if content_type.startswith(b"text/event-stream"):
+            return await relay.stream(drop_usage=drop_usage)
+        return await relay.whole(deadline)
+
+    def _settle(self, lease: Lease, usage: Usage | None, outcome: Outcome) -> None:
+        if usage is None:
+            lease.settle(outcome)
+            return
+        lease.settle(outcome, usage.total)
+        self._record.input_tokens, self._record.output_tokens = usage
+        if outcome.kind == "success":
+            self._means.allowance.observe(self._call.model, usage.output)
+
+    async def _error_answer(
+        self, lease: Lease, response: UpstreamResponse, started: float
+    ) -> Failed:
+        body = b""
+        while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
+            body += piece
+        verdict = classify.answer(
+            response.status,
+            response.headers,
+            body,
+            wall_now=wall_now(),
+            latency_s=trio.current_time() - started,
+        )
+        return self._failed(
+            lease, verdict, status=response.status, headers=response.headers, body=body
+        )
+
+    def _refused_stream(self, lease: Lease, refused: StreamRefused, started: float) -> Failed:
+        """An error event before any output is judged as if it had been a status."""
+        status, body = classify.stream_error(refused.error)
+        headers = [(b"content-type", b"application/json")]
+        verdict = classify.answer(
+            status,
+            headers,
+            body,
+            wall_now=wall_now(),
+            latency_s=trio.current_time() - started,
+        )
+        return self._failed(lease, verdict, status=status, headers=headers, body=body)
+
+    def _failed(
+        self,
+        lease: Lease,
+        verdict: classify.Verdict,
+        *,
+        status: int | None = None,
+        headers: Headers | None = None,
+        body: bytes = b"",
+        failure: UpstreamFailure | None = None,
+    ) -> Failed:
+        lease.settle(verdict.outcome, None if failure is not None else 0)
+        return Failed(verdict, lease.config.name, status, headers, body, failure)
+
+    async def _relay_failure(self, failed: Failed) -> None:
+        """Tells the client the failure that stays: as it came, or in our words if none came."""
+        record = self._record
+        if failed.status is None or failed.headers is None:
+            raise _unreachable(failed.failure)
+        if failed.verdict.outcome.kind == "credential_error":
+            # Not the client's key: it must not be sent looking for a mistake of its own.
+            raise ProxyError(
+                502,
+                "The upstream did not accept this proxy's credentials.",
+                type="server_error",
+                code="upstream_authentication_failed",
+            )
+        record.status = failed.status
+        record.first_byte_s = trio.current_time() - record.started_at
+        headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
+        headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
+        await self._writer.respond(failed.status, headers, failed.body)
+
+
+def _more_telling(last: Failed | None, failed: Failed) -> Failed:
+    """Of two failures the one that helps the client more: an answer before a broken connection,
+    and of two answers the rate limit, whose hint says when to come back."""
+    if last is None or last.status is None or failed.status == 429:
+        return failed
+    return last if last.status == 429 or failed.status is None else failed
+
+
+def _unreachable(failure: UpstreamFailure | None) -> ProxyError:
+    if failure is not None and failure.kind == "timeout":
+        return ProxyError(
+            504,
+            "The upstream did not answer in time.",
+            type="server_error",
+            code="upstream_timeout",
+        )
+    return ProxyError(
+        502,
+        "The upstream could not be reached, or broke off before answering.",
+        type="server_error",
+        code="upstream_unreachable",
+    )
