@@ -37,11 +37,11 @@ class InstanceConfig(BaseModel):
     newer version survives a round trip; the admin API refuses them before they come here.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=False, validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
     name: InstanceName
     provider_type: Literal["azure", "generic"] = "azure"
-    api_key: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    api_key: Annotated[str, StringConstraints(min_length=1, max_length=4096), Field(repr=False)]
     api_base: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     api_version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = (
         DEFAULT_API_VERSION

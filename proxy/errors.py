@@ -47,7 +47,7 @@ class ProxyError(Exception):
             "param": self.param,
             "code": self.code,
         }
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return json.dumps({"error": error}).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`content-type` and whatever helps the client decide when to come back."""

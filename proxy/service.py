@@ -18,6 +18,7 @@ from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
+from proxy.front import http2
 from proxy.front.app import create_app
 from proxy.request_log import RequestLog
 from proxy.server.limits import Limits
@@ -94,6 +95,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     What requests lean on outlives the block, whatever ends it: leases are settled, the state is
     saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
     """
+    http2.install()
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
         config_store, state_store = stores
         configs = config_store.load()

@@ -6,7 +6,6 @@ never pass through Quart.
 
 from __future__ import annotations
 
-import html
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +169,7 @@ def _page(state: str) -> str:
 <head><meta charset="utf-8"><title>Azure OpenAI proxy</title></head>
 <body>
 <h1>Azure OpenAI proxy</h1>
-<p>This service is {html.escape(state)}. Point an OpenAI client at <code>/v1</code>.</p>
+<p>This service is {state}. Point an OpenAI client at <code>/v1</code>.</p>
 <ul>
 {links}
 </ul>

@@ -209,7 +209,7 @@ class AnswerWriter:
     def abort(self) -> None:
         """Nothing to do here: the cut happens when the exchange returns without having finished.
         ASGI has no message for it; an answer without its last message makes the server close
-        the connection, or reset the stream (`proxy.front.connection`)."""
+        the connection, or reset the stream (`proxy.front.http2`)."""
 
     def _may_send(self, name: bytes, value: bytes) -> bool:
         """Not what frames a connection (ours to decide; RFC 9113 section 8.2.2 forbids it in

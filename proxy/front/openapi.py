@@ -26,15 +26,15 @@ _BEYOND_THE_MODELS: Final[Json] = {
         "pattern": r"^[!-~]([ -~]*[!-~])?$",
         "description": "The key, or `${NAME}` for the value of an environment variable. "
         "Answers show at most its last four characters; such a mask sent back changes nothing.",
-        "not": {"pattern": r"^(\*{4}|\$\{)"},
     },
     "api_base": {"pattern": r'^https?://[!"$-.0->A-~]+(/[!"$->@-~]*)?$'},
     "supported_models": {"uniqueItems": True},
 }
-"""What validators check and a schema made from the model can't know. The `not` keeps examples
-apart from what has a meaning of its own."""
+"""What validators check and a schema made from the model can't know."""
 
-_ANY_NAME_BUT_DOTS: Final = {"not": {"pattern": r"^\.+$"}}
+_ANY_NAME_BUT_DOTS: Final[Json] = {"not": {"pattern": r"^\.+$"}}
+"""URLs drop a path segment of dots, so such an instance could not be reached."""
+
 _COMPUTED: Final = ("name", "utilization_percentage")
 
 _PROBLEMS: Final[dict[str, str]] = {
