@@ -34,6 +34,9 @@ _SHOWN_END: Final = 4
 _LONG_ENOUGH_TO_SHOW_AN_END: Final = 16
 """Of a shorter key, four characters would be too large a part."""
 
+RESERVED_NAMES: Final = frozenset({"new", "migrate"})
+"""What stands in the place of a name in other addresses of the admin API."""
+
 _DERIVED: Final = {
     "utilization_percentage": "is computed from current_tpm and the limit; set current_tpm",
 }
@@ -172,9 +175,13 @@ def _counter_problems(merged: InstanceState, given: dict[str, Any]) -> list[Prob
 
 
 def _name_problems(config: InstanceConfig) -> list[Problem]:
-    if config.name.strip("."):
-        return []
-    return [("name", f"must not consist of dots, as {config.name!r} does: URLs drop such a name")]
+    if not config.name.strip("."):
+        return [
+            ("name", f"must not consist of dots, as {config.name!r} does: URLs drop such a name")
+        ]
+    if config.name in RESERVED_NAMES:
+        return [("name", f"must not be {config.name!r}: that is an address of the admin API")]
+    return []
 
 
 def _model_problems(config: InstanceConfig) -> list[Problem]:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+LATEST_EPOCH: Final = 1e11
+"""Some three thousand years: no time that a file names can lie beyond it."""
+
+
+def is_epoch(value: object) -> TypeGuard[float]:
+    """Whether `value`, from a file, is a number of seconds that arithmetic can be done with."""
+    return type(value) in (int, float) and 0 <= cast("float", value) <= LATEST_EPOCH
 
 
 def wall_now() -> float:

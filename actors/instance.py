@@ -19,9 +19,10 @@ from actors.messages import (
     Grant,
     InstanceControl,
     InstanceRequest,
+    Observe,
     Outcome,
     Reconfigure,
-    Report,
+    Refused,
     Retire,
     Settle,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 TURN: Final = 64
 """Messages handled between two checkpoints: well under a millisecond of work."""
-_CRASHED: Final = Outcome("cancelled", reason="the instance's task failed")
+_NEVER_SENT: Final = Outcome("cancelled", reached=False)
 
 
 class InstanceActor:
@@ -73,25 +74,22 @@ class InstanceActor:
             self.in_hand = mailbox.receive_nowait()
             self.handle(self.in_hand, now)
             self.in_hand = None
+        self._announce()
 
     def handle(self, message: InstanceRequest | InstanceControl, now: float) -> None:
         match message:
             case Acquire():
                 self._grant(message, now)
             case Settle():
-                if self.standing.settle(
-                    message.lease_id, message.outcome, message.used_tokens, now
-                ):
-                    self._announce()
-            case Reconfigure(config):
+                self._settle(message, now)
+            case Observe(lease_id, evidence):
+                self.standing.observe(lease_id, evidence, now)
+            case Reconfigure(config, reply):
                 self.standing.reconfigure(config)
-                self._announce()
-            case Report(reply):
-                reply.set(self.standing.state(now, self.clock))
+                reply.set(None)
             case AmendState(changes, reply):
                 self.standing.amend(changes, now, self.clock)
                 reply.set(self.standing.state(now, self.clock))
-                self._announce()
             case Retire():
                 self.standing.retired = True
             case _:
@@ -102,7 +100,10 @@ class InstanceActor:
             return
         standing = self.standing
         if standing.assess(ask.demand, now) is not None:
-            self.router.mailbox.tell(Declined(ask))
+            if self.router.mailbox.closed:
+                ask.reply.set(Refused("unavailable"))
+            else:
+                self.router.mailbox.tell(Declined(ask))
             return
         tokens = standing.reserve(ask.lease_id, ask.demand, now)
         config = standing.config
@@ -110,30 +111,39 @@ class InstanceActor:
             Grant(ask.lease_id, config, config.deployment(ask.demand.model), tokens, self.mailbox)
         )
 
+    def _settle(self, message: Settle, now: float) -> None:
+        self.standing.settle(
+            message.lease_id, message.outcome, message.used_tokens, now, message.evidence
+        )
+
     def _announce(self) -> None:
         if self.router.waiting:
             self.router.mailbox.tell(CapacityFreed(self.standing.config.name))
 
     def recover(self, error: Exception) -> None:
-        """After a crash: whoever waits for the message in hand gets an error, its lease is closed.
+        """After a crash: whoever waits for the message in hand gets an error, and what can be done
+        without this actor is done: a lease is closed, a configuration or retirement takes effect.
 
         Called by the supervisor before a new task takes over the same mailbox. Never blocks.
         """
         message, self.in_hand = self.in_hand, None
-        failure = InstanceCrashed(f"instance {self.standing.config.name}: {error!r}")
+        standing, now = self.standing, trio.current_time()
+        failure = InstanceCrashed(f"instance {standing.config.name}: {type(error).__name__}")
         match message:
             case Acquire(lease_id=lease_id, reply=reply):
-                self.standing.settle(
-                    lease_id, Outcome("cancelled", reached=False), 0, trio.current_time()
-                )
+                if reply.fail(failure):  # else it was granted before the crash, and holds
+                    standing.settle(lease_id, _NEVER_SENT, None, now)
+            case Settle():
+                self._settle(message, now)
+            case Reconfigure(config, reply):
+                standing.reconfigure(config)
+                reply.set(None)
+            case Retire():
+                standing.retired = True
+            case AmendState(reply=reply):
                 reply.fail(failure)
-            case Settle(lease_id=lease_id, used_tokens=used_tokens):
-                self.standing.settle(lease_id, _CRASHED, used_tokens, trio.current_time())
-            case Report(reply) | AmendState(reply=reply):
-                reply.fail(failure)
-            case Reconfigure() | Retire():
-                self.handle(message, trio.current_time())
-            case None:
+            case Observe() | None:
                 pass
             case _:
                 assert_never(message)
+        self._announce()

@@ -22,6 +22,7 @@ from actors.messages import (
     Demand,
     Grant,
     LeaseId,
+    Observe,
     Outcome,
     Refused,
     Settle,
@@ -31,6 +32,7 @@ from actors.messages import (
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.messages import Evidence
     from actors.models import InstanceConfig
     from actors.router import RouterAddress
 
@@ -62,11 +64,21 @@ class Lease:
         """What is reserved, input and output."""
         return self._grant.tokens
 
-    def settle(self, outcome: Outcome, used_tokens: int | None = None) -> None:
+    def observe(self, evidence: Evidence) -> None:
+        """Passes on what the head of an answer said, while the answer goes on. Never blocks."""
+        self._grant.instance.tell(Observe(self._grant.lease_id, evidence))
+
+    def settle(
+        self,
+        outcome: Outcome,
+        used_tokens: int | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
         """Ends the lease; only the first call counts. Never blocks."""
         if not self._settled:
             self._settled = True
-            self._grant.instance.tell(Settle(self._grant.lease_id, outcome, used_tokens))
+            settle = Settle(self._grant.lease_id, outcome, used_tokens, evidence)
+            self._grant.instance.tell(settle)
 
     def __enter__(self) -> Lease:
         return self

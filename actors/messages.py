@@ -8,9 +8,9 @@
 | CapacityFreed   | instance   | router     | control | none                           |
 | RosterChanged   | supervisor | router     | control | none                           |
 | Withdraw        | requester  | router     | control | none                           |
+| Observe         | requester  | instance   | control | none                           |
 | Settle          | requester  | instance   | control | none                           |
-| Reconfigure     | supervisor | instance   | control | none                           |
-| Report          | supervisor | instance   | control | InstanceState                  |
+| Reconfigure     | supervisor | instance   | control | None                           |
 | AmendState      | supervisor | instance   | control | InstanceState                  |
 | Retire          | supervisor | instance   | control | none                           |
 | AddInstance, UpdateConfig, RemoveInstance, UpdateState, ReadInstances              |
@@ -22,7 +22,7 @@ Messages are frozen. The only thing in them that changes is the reply slot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +121,7 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class CapacityFreed:
-    """Something that was reserved, benched or disabled on this instance may be admitted now."""
+    """This instance has handled what it had in hand, and somebody waits: look at it again."""
 
     instance: str
 
@@ -168,8 +168,9 @@ class Outcome:
     """What came of a lease, as `proxy.exchange.classify` judged it.
 
     `reason` is shown to operators (`last_error`); it never holds a key or content. `bench_s`:
-    seconds for which the upstream asked to be left alone. `reached`: whether the upstream
-    answered at all, None when it was never tried. `latency_s`: from sending to the last byte.
+    seconds for which the upstream asked to be left alone. `reached`: whether the upstream can
+    have counted the request, None when that is unknown. `latency_s`: from sending to the last
+    byte. `limit`: which limit refused it, if that was said.
     """
 
     kind: OutcomeKind
@@ -178,6 +179,27 @@ class Outcome:
     bench_s: float | None = None
     reached: bool | None = None
     latency_s: float | None = None
+    limit: Literal["tokens", "requests"] | None = None
+
+
+class Evidence(NamedTuple):
+    """What an answer said of its upstream's limits per minute; None where it said nothing.
+
+    Limits are positive. `remaining_*`: right after the request arrived there.
+    """
+
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """The head of a lease's answer has come, and said this. Ignored for an unknown id."""
+
+    lease_id: LeaseId
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +213,15 @@ class Settle:
     lease_id: LeaseId
     outcome: Outcome
     used_tokens: int | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reconfigure:
+    """Answered once every further decision follows `config`."""
+
     config: InstanceConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    reply: Reply[InstanceState]
+    reply: Reply[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +238,7 @@ class Retire:
 
 
 InstanceRequest: TypeAlias = Acquire
-InstanceControl: TypeAlias = Settle | Reconfigure | Report | AmendState | Retire
+InstanceControl: TypeAlias = Observe | Settle | Reconfigure | AmendState | Retire
 RouterRequest: TypeAlias = Acquire
 RouterControl: TypeAlias = Declined | CapacityFreed | RosterChanged | Withdraw
 

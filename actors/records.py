@@ -79,7 +79,7 @@ def _read(content: bytes, model: type[M]) -> tuple[dict[str, M], list[Problem]]:
 def _parsed(content: bytes) -> tuple[dict[str, Any], list[Problem]]:
     try:
         text = content.decode("utf-8-sig")
-        document = json.loads(text, object_pairs_hook=_Object)
+        document = json.loads(text, object_pairs_hook=JsonObject)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
@@ -94,10 +94,10 @@ def _parsed(content: bytes) -> tuple[dict[str, Any], list[Problem]]:
     if not isinstance(document, dict):
         reason = f"must be one JSON object keyed by instance name, not {shown(document)}"
         return {}, [(TOP_LEVEL, reason)]
-    return document, list(_flaws(document))
+    return document, list(flaws(document))
 
 
-class _Object(dict[str, Any]):
+class JsonObject(dict[str, Any]):
     """A JSON object that knows which of its keys were written more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
@@ -106,14 +106,14 @@ class _Object(dict[str, Any]):
         self.repeated = [key for key, times in counts.items() if times > 1]
 
 
-def _flaws(document: dict[str, Any]) -> Iterator[Problem]:
+def flaws(document: Any) -> Iterator[Problem]:
     """What Python's JSON reader lets pass and no record may hold."""
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while pending:
         path, value = pending.pop()
         if len(path) > _DEEPEST:
             yield place(*path[:2]), "is nested too deeply"
-        elif isinstance(value, _Object):
+        elif isinstance(value, JsonObject):
             for key in value.repeated:
                 yield place(*path, key), "is written more than once; keep one of them"
             pending += [((*path, key), value[key]) for key in reversed(value)]

@@ -3,6 +3,10 @@
 It forwards and never asks: an ask goes on to the chosen instance with its reply slot, and comes
 back as `Declined` if the instance knows better. What it reads of an instance is a read-only view
 (`Headroom`), so choosing costs no message.
+
+Who has to wait claims one instance, of those that nobody older has claimed the one that can take
+it soonest: nobody younger is sent there before it, whatever the model and however small. So large
+requests are not starved by small ones, and what they can't use stays open to others.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
+from actors.mailbox import MailboxClosed
 from actors.messages import (
     Acquire,
     CapacityFreed,
@@ -23,8 +28,9 @@ from actors.messages import (
     RouterRequest,
     Withdraw,
 )
+from actors.policy.headroom import Obstacle
 from actors.policy.line import NEVER, WaitingLine
-from actors.policy.refusal import refusal
+from actors.policy.refusal import earliest, opens_by, refusal
 
 if TYPE_CHECKING:
     from actors.mailbox import Mailbox
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 TURN: Final = 64
 """Messages handled between two checkpoints: well under a millisecond of work."""
 PAUSE_S: Final = 0.001
-"""Between two looks at the line by the clock; capacity that is freed wakes it at once."""
+"""Between two looks at the line by the clock; an instance that has changed causes one at once."""
 MAX_POOLS: Final = 1024
 """Models whose candidates are kept worked out; a generic instance takes any name."""
 
@@ -60,14 +66,16 @@ class Router:
         self._instances: tuple[InstanceRef, ...] = ()
         self._pools: dict[str, Pool[InstanceRef]] = {}
         self._line = WaitingLine(max_waiting)
+        self._claims: dict[str, float | None] = {}
+        """Instance → when it may take the one who waits for it; None: at any moment."""
         self._retry_at = NEVER
-        """When the head of some line could be admitted by the passing of time alone."""
+        """When to look at the line again: somebody may be admitted, or has left."""
 
     async def run(self) -> None:
         """Runs until cancelled."""
         mailbox = self.address.mailbox
         while True:
-            wake_at = min(self._retry_at, self._line.next_deadline())
+            wake_at = self._wake_at()
             if wake_at == NEVER:
                 await mailbox.wait_nonempty()
             else:
@@ -82,22 +90,26 @@ class Router:
         mailbox, now = self.address.mailbox, trio.current_time()
         for _ in range(min(TURN, len(mailbox))):
             self.handle(mailbox.receive_nowait(), now)
-        self._expire(now)
-        if now >= self._retry_at:
+        if now >= self._wake_at():
             self._serve_line(now)
+            for ask in self._line.expired(now):
+                self._decide(ask, now, waited=True)
         self.address.waiting = len(self._line)
+
+    def _wake_at(self) -> float:
+        return min(self._retry_at, self._line.next_deadline())
 
     def handle(self, message: RouterRequest | RouterControl, now: float) -> None:
         match message:
             case Acquire():
                 self._admit(message, now)
             case Declined(ask):
-                self._admit(ask, now, returned=True)
+                self._admit(ask, now)
             case CapacityFreed():
                 self._retry_at = now
             case Withdraw(lease_id):
-                self._line.leave(lease_id)
-                self._retry_at = now  # whoever stood behind it may be next
+                if self._line.leave(lease_id):
+                    self._retry_at = now  # whoever stood behind it may be next
             case RosterChanged(instances):
                 self._instances = instances
                 self._pools.clear()
@@ -107,63 +119,70 @@ class Router:
 
     # -- one ask ---------------------------------------------------------------------------
 
-    def _admit(self, ask: Acquire, now: float, *, returned: bool = False) -> None:
-        """Forwards, queues or refuses. `returned`: it had its turn and an instance sent it back."""
+    def _admit(self, ask: Acquire, now: float) -> None:
+        """Forwards, answers, or puts into the line."""
         if ask.reply.abandoned:
             return
-        if self._line.has(ask.demand.model) and not returned:
-            # Someone was here first: no overtaking, but no false hope either.
-            answer = self._verdict(ask, now)
-            if answer is None:
-                self._queue_or_count(ask)
-                return
-        else:
-            if self._forward(ask, now):
-                return
-            answer = self._verdict(ask, now)
-        match answer:
-            case Refused(reason="saturated", retry_at=float(retry_at)) if (
-                retry_at <= ask.wait_until
-            ):
-                self._queue_or_count(ask, retry_at=retry_at, front=returned)
-            case Refused() | CountFirst():
-                ask.reply.set(answer)
-            case None:
-                # Admissible, but every mailbox was full: its senders must slow down.
-                ask.reply.set(Refused("overloaded", now + 1.0))
+        if now >= self._retry_at:
+            self._serve_line(now)
+        if not self._decide(ask, now):
+            self._line.join(ask)
+            self.address.waiting = len(self._line)
 
-    def _forward(self, ask: Acquire, now: float) -> bool:
-        """Sends `ask` to the first instance in the strategy's order that can take it.
+    def _decide(self, ask: Acquire, now: float, *, waited: bool = False) -> bool:
+        """Forwards or answers; False if `ask` has to wait, and it has made its claims.
 
-        False if there is none, or if an exact count could make an earlier one in the order take
-        it after all.
+        If an exact count could make an instance take it that comes earlier in the strategy's
+        order, that is the answer. `waited`: it is in the line, so there is time to let an
+        instance finish what it has in hand, and to see what is left then.
         """
-        demand, excluded = ask.demand, ask.excluded
-        pool = self._pool(demand.model)
-        for ref in pool.order(now):
-            if excluded and ref.config.name in excluded:
-                continue
-            obstacle = ref.headroom.assess(demand, now)
-            if obstacle is None:
-                try:
-                    ref.mailbox.offer(ask)
-                except trio.WouldBlock:
-                    continue
-                pool.granted(ref.config.name)
-                return True
-            if obstacle.reason == "count_first":
-                return False
-        return False
-
-    def _verdict(self, ask: Acquire, now: float) -> Refused | CountFirst | None:
-        """What to say of `ask` as things stand; None if some instance could take it now."""
         pool = self._pool(ask.demand.model)
-        obstacles = [
-            ref.headroom.assess(ask.demand, now)
-            for ref in pool.candidates
-            if ref.config.name not in ask.excluded
-        ]
-        return refusal(obstacles, excluded=bool(pool.candidates) and not obstacles)
+        met: dict[str, Obstacle] = {}
+        for ref in pool.order(now):
+            name = ref.config.name
+            if name in ask.excluded:
+                continue
+            obstacle = ref.headroom.assess(ask.demand, now)
+            if obstacle is None:
+                if name in self._claims:
+                    obstacle = Obstacle("no_headroom", self._claims[name])
+                elif (waited and len(ref.mailbox)) or not _offer(ref, ask):
+                    obstacle = Obstacle("no_headroom", now + PAUSE_S)
+                else:
+                    pool.granted(name)
+                    return True
+            elif obstacle.reason == "count_first":
+                ask.reply.set(CountFirst())
+                return True
+            met[name] = obstacle
+        hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
+        if hopes and now < ask.wait_until:
+            return self._answer_or_hold(ask, hopes, now, waited=waited)
+        ask.reply.set(refusal(met.values(), excluded=bool(pool.candidates) and not met))
+        return True
+
+    def _answer_or_hold(
+        self, ask: Acquire, hopes: dict[str, Obstacle], now: float, *, waited: bool
+    ) -> bool:
+        """False once `ask` has claimed one of the instances that it hopes for, if there is one
+        left to claim; True if it was answered.
+
+        Only exact demands wait: counting later would cost the place in the line.
+        """
+        soonest = earliest(hopes.values())
+        if not ask.demand.exact:
+            ask.reply.set(CountFirst())
+            return True
+        if self._line.full() and not waited:
+            ask.reply.set(Refused("saturated", soonest))
+            return True
+        until = {name: o.until for name, o in hopes.items() if name not in self._claims}
+        if until:
+            name = min(until, key=lambda name: until[name] or now)
+            self._claims[name] = until[name]
+        if soonest is not None:
+            self._retry_at = min(self._retry_at, max(soonest, now + PAUSE_S))
+        return False
 
     def _pool(self, model: str) -> Pool[InstanceRef]:
         pool = self._pools.get(model)
@@ -177,39 +196,17 @@ class Router:
 
     # -- the waiting line ------------------------------------------------------------------
 
-    def _queue_or_count(
-        self, ask: Acquire, *, retry_at: float = NEVER, front: bool = False
-    ) -> None:
-        """Only exact demands wait: counting later would cost the place in the line."""
-        if not ask.demand.exact:
-            ask.reply.set(CountFirst())
-        elif self._line.full():
-            ask.reply.set(Refused("saturated", min(retry_at, ask.wait_until)))
-        else:
-            self._line.join(ask, front=front)
-            self.address.waiting = len(self._line)
-            self._retry_at = min(self._retry_at, retry_at)
-
-    def _expire(self, now: float) -> None:
-        for ask in self._line.expired(now):
-            answer = self._verdict(ask, now)
-            ask.reply.set(answer if isinstance(answer, Refused) else Refused("saturated", now))
-
     def _serve_line(self, now: float) -> None:
-        """Offers capacity to the head of each model's line until one of them must wait on."""
+        """Offers to those who wait, oldest first, what nobody before them has claimed."""
         self._retry_at = NEVER
-        for model in self._line.models():
-            while (ask := self._line.head(model)) is not None:
-                if self._forward(ask, now):
-                    self._line.leave(ask.lease_id)
-                    continue
-                answer = self._verdict(ask, now)
-                if isinstance(answer, Refused) and answer.reason == "saturated":
-                    retry_at = NEVER if answer.retry_at is None else answer.retry_at
-                    self._retry_at = min(self._retry_at, max(retry_at, now + PAUSE_S))
-                    break
+        self._claims.clear()
+        blocked: set[str] = set()
+        for ask in self._line.oldest_first(blocked):
+            model = ask.demand.model
+            if ask.reply.abandoned or self._decide(ask, now, waited=True):
                 self._line.leave(ask.lease_id)
-                ask.reply.set(answer or Refused("overloaded", now + 1.0))
+            elif all(ref.config.name in self._claims for ref in self._pool(model).candidates):
+                blocked.add(model)
 
     def close(self) -> None:
         """Refuses everything that is still waiting, in the mailbox or in the line."""
@@ -219,3 +216,12 @@ class Router:
         for ask in [*asks, *self._line.clear()]:
             ask.reply.set(Refused("unavailable"))
         self.address.waiting = 0
+
+
+def _offer(ref: InstanceRef, ask: Acquire) -> bool:
+    """Whether the instance's mailbox took it; a full one has to be given time."""
+    try:
+        ref.mailbox.offer(ask)
+    except (trio.WouldBlock, MailboxClosed):
+        return False
+    return True

@@ -22,12 +22,14 @@ from actors.errors import ChangeRefused, InstanceCrashed, NameTaken, UnknownInst
 from actors.instance import InstanceActor
 from actors.mailbox import Mailbox, Reply
 from actors.messages import (
+    Acquire,
     AddInstance,
     AmendState,
     Instance,
     InstanceControl,
     InstanceRef,
     InstanceRequest,
+    Observe,
     ReadInstances,
     Reconfigure,
     RemoveInstance,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 INSTANCE_MAILBOX: Final = 4096
 """Undecided requests per instance; each is decided in microseconds, so this is half a second."""
+_STOPPING: Final = "the service is shutting down"
 SAVE_INTERVAL_S: Final = 1.0
 """State changes within this time are written together."""
 SAVE_AT_EXIT_S: Final = 5.0
@@ -129,13 +132,17 @@ class Supervisor:
     def adopt(
         self, configs: Mapping[str, InstanceConfig], states: Mapping[str, InstanceState]
     ) -> None:
-        """Takes over what the files said, before `run`. Must be called inside `trio.run`."""
+        """Takes over what the files said, before `run`; the router knows of it before any request.
+
+        Must be called inside `trio.run`.
+        """
         now = trio.current_time()
         for name, config in configs.items():
             child = self._child(config)
             if name in states:
                 child.standing.restore(states[name], now, self._clock)
             self._children[name] = child
+        self._publish_roster()
 
     async def run(self) -> None:
         """Runs instances until cancelled; then settles what was posted and saves the state.
@@ -147,7 +154,6 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 for child in self._children.values():
                     nursery.start_soon(self._guard, child, name=f"instance[{child.name}]")
-                self._publish_roster()
                 nursery.start_soon(self._save_states, name="supervisor[save states]")
                 await self._serve(nursery)
         finally:
@@ -179,8 +185,13 @@ class Supervisor:
                     reply.set(None)
                 case _:
                     assert_never(message)
-        except (ChangeRefused, InstanceCrashed) as refused:
+        except ChangeRefused as refused:
             message.reply.fail(refused)
+        except InstanceCrashed as crashed:
+            message.reply.fail(ChangeRefused(f"{crashed}; its task was restarted, try again"))
+        except trio.Cancelled:
+            message.reply.fail(ChangeRefused(_STOPPING))
+            raise
 
     # -- children --------------------------------------------------------------------------
 
@@ -227,13 +238,18 @@ class Supervisor:
             self._log.error("instance %s: %s", child.name, reason, extra={"instance": child.name})
 
     def _close(self, child: Child) -> None:
-        """Handles the settlements still posted and refuses the rest, without a task."""
-        actor, now = self._actor(child), trio.current_time()
+        """Does the settlements still posted and refuses the rest, without a task."""
+        now = trio.current_time()
         for message in child.mailbox.close():
-            if isinstance(message, Settle | Reconfigure | Retire):
-                actor.handle(message, now)
-            else:
-                message.reply.fail(InstanceCrashed(f"instance {child.name} has stopped"))
+            match message:
+                case Settle(lease_id, outcome, used_tokens, evidence):
+                    child.standing.settle(lease_id, outcome, used_tokens, now, evidence)
+                case Retire() | Observe():
+                    pass
+                case Acquire() | Reconfigure() | AmendState():
+                    message.reply.fail(InstanceCrashed(f"instance {child.name} has stopped"))
+                case _:
+                    assert_never(message)
 
     def _publish_roster(self) -> None:
         self._router.mailbox.tell(
@@ -273,7 +289,11 @@ class Supervisor:
         if changed:
             await self._config_store.save({**self._configs(), name: config})
             child.config = config
-            child.mailbox.tell(Reconfigure(config))
+            reply: Reply[None] = Reply()
+            child.mailbox.tell(Reconfigure(config, reply))
+            # The router judges by the instance's own standing: only now is the next request's
+            # judgement a new one.
+            await reply.wait()
             self._publish_roster()
         return changed
 
@@ -328,4 +348,4 @@ class Supervisor:
 
     def _fail_unanswered(self) -> None:
         for message in self.mailbox.close():
-            message.reply.fail(ChangeRefused("the service is shutting down"))
+            message.reply.fail(ChangeRefused(_STOPPING))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
+from tricycle import open_service_nursery
 
 from actors.administration import Administration
 from actors.clock import WallClock
@@ -75,11 +76,11 @@ class System:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. On the way out: router, then instances, then the state file."""
-        async with trio.open_nursery() as outer:
-            outer.start_soon(self.supervisor.run, name="supervisor")
+        async with open_service_nursery() as services:
+            services.start_soon(self.supervisor.run, name="supervisor")
             try:
                 task_status.started()
                 await self.router.run()
             finally:
                 self.router.close()
-                outer.cancel_scope.cancel()
+                services.cancel_scope.cancel()

@@ -12,7 +12,7 @@ lease is settled once; neither account is ever negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from actors.policy.window import SlidingSum
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.messages import LeaseId
+
+OLDEST_S: Final = 1e11
+"""No entry of a file is older; an integer that no float can hold must not get further than this."""
 
 ChargeRule: TypeAlias = Literal["estimate", "actual"]
 """`estimate`: what was charged on arrival stands, as Azure documents for standard deployments
@@ -61,9 +64,9 @@ class Account:
         return self.charge.falls_to(self.limit_tokens - tokens, now)
 
     def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
-        """Opens a lease. The caller has checked `free`."""
+        """Opens a lease. The caller has checked that there is room."""
         assert lease_id not in self.leases, f"lease {lease_id} is open already"
-        assert 0 <= tokens <= self.free(now), "reserved beyond the limit"
+        assert tokens >= 0
         self.leases[lease_id] = Reservation(tokens, self.charge.add(tokens, now))
         self.reserved_tokens += tokens
         self.requests.add(1, now)
@@ -129,15 +132,17 @@ class Account:
         ):
             entries = exported.get(name)
             if isinstance(entries, list):
-                account.restore(list(_aged(entries, older_s)), now)
+                account.restore(list(aged(entries, older_s)), now)
 
 
-def _aged(entries: list[Any], older_s: float) -> list[tuple[float, int]]:
+def aged(entries: list[Any], older_s: float) -> list[tuple[float, int]]:
+    """Entries of an export, `older_s` seconds older; what is malformed is left out."""
     return [
         (entry[0] + older_s, entry[1])
         for entry in entries
         if isinstance(entry, list | tuple)
         and len(entry) == 2
         and isinstance(entry[0], int | float)
+        and abs(entry[0]) <= OLDEST_S
         and isinstance(entry[1], int)
     ]

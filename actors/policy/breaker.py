@@ -134,7 +134,7 @@ class Breaker:
         if self._state == "closed" or now >= self._until:
             return True
         return self._state == "half_open" and (
-            not self._leases or self._in_flight_tokens + tokens <= self._allowance_tokens
+            not self._leases or 0 < self._in_flight_tokens + tokens <= self._allowance_tokens
         )
 
     def next_admission(self, now: float) -> float | None:

@@ -1,48 +1,58 @@
-"""Why nothing fits decides the answer: from the obstacles of all candidates to one refusal."""
+"""Why nothing fits decides the answer: to wait, or one refusal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from actors.messages import CountFirst, Refused
+from actors.messages import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from actors.policy.headroom import Obstacle, ObstacleReason
 
 LIMIT_REASONS: Final[frozenset[ObstacleReason]] = frozenset({"no_headroom", "rate_limited"})
 """Obstacles that mean "full now" rather than "broken now"."""
+PASSING_REASONS: Final = LIMIT_REASONS | {"breaker_open"}
+"""Obstacles that end by themselves within seconds; the others end when people act, or after a
+minute at the best."""
 
 
-def refusal(
-    obstacles: Sequence[Obstacle | None], *, excluded: bool = False
-) -> Refused | CountFirst | None:
-    """The one answer to a request that met these obstacles, one per candidate.
+def opens_by(obstacle: Obstacle, deadline: float) -> bool:
+    """Whether it is worth waiting until `deadline` for this obstacle to go.
 
-    None if some candidate had no obstacle. `excluded`: there are candidates, and the requester
-    has failed on all of them. In order of what helps the client most: count exactly if that may
-    change anything; come back at the earliest time at which a limit allows it; come back when
-    something broken may be mended; send less; and only then: nobody serves this.
+    One that passes but names no time (a breaker that awaits the outcome of a probe) may go at
+    any moment.
     """
-    if None in obstacles:
-        return None
+    return obstacle.reason in PASSING_REASONS and (
+        obstacle.until is None or obstacle.until <= deadline
+    )
+
+
+def refusal(obstacles: Collection[Obstacle], *, excluded: bool = False) -> Refused:
+    """The one answer to a request that met these obstacles, one per candidate, none of them
+    `count_first`.
+
+    `excluded`: there are candidates, and the requester has failed on all of them. In order of
+    what helps the client most: come back at the earliest time at which a limit allows it; come
+    back when something broken may be mended; send less; and only then: nobody serves this.
+    """
     if excluded:
         return Refused("unavailable", tried_all=True)
     if not obstacles:
         return Refused("unknown_model")
-    met = [obstacle for obstacle in obstacles if obstacle is not None]
-    reasons = {obstacle.reason for obstacle in met}
-    if "count_first" in reasons:
-        return CountFirst()
+    reasons = {obstacle.reason for obstacle in obstacles}
+    assert "count_first" not in reasons, "counting comes before refusing"
     if reasons & LIMIT_REASONS:
-        return Refused("saturated", _earliest(o for o in met if o.reason in LIMIT_REASONS))
+        return Refused("saturated", earliest(o for o in obstacles if o.reason in LIMIT_REASONS))
     if reasons == {"input_too_long"}:
-        return Refused("input_too_long", limit=max(o.limit or 0 for o in met))
+        return Refused("input_too_long", limit=max(o.limit or 0 for o in obstacles))
     if reasons <= {"input_too_long", "too_large"}:
-        return Refused("too_large", limit=max(o.limit or 0 for o in met if o.reason == "too_large"))
-    return Refused("unavailable", _earliest(met))
+        largest = max(o.limit or 0 for o in obstacles if o.reason == "too_large")
+        return Refused("too_large", limit=largest)
+    return Refused("unavailable", earliest(obstacles))
 
 
-def _earliest(obstacles: Iterable[Obstacle]) -> float | None:
+def earliest(obstacles: Iterable[Obstacle]) -> float | None:
+    """The first time that one of them names; None if none does."""
     return min((o.until for o in obstacles if o.until is not None), default=None)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.clock import is_epoch
 from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
-from actors.policy.account import Account, ChargeRule
 from actors.policy.breaker import Breaker
+from actors.policy.capacity import Capacity
 from actors.policy.headroom import Obstacle
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.clock import WallClock
-    from actors.messages import Demand, LeaseId, Outcome
+    from actors.messages import Demand, Evidence, LeaseId, Outcome
+    from actors.policy.account import Account
 
 DEFAULT_BENCH_S: Final = 10.0
 """For a 429 without any hint; the value that Azure's own balancer samples use."""
@@ -51,7 +53,7 @@ class Standing:
 
     def __init__(self, config: InstanceConfig, rng: random.Random) -> None:
         self.config = config
-        self.account = Account(config.max_tpm, _charge_rule(config))
+        self.capacity = Capacity(config)
         self.breaker = Breaker(rng)
         self.retired = False
         self.quarantine: str | None = None
@@ -100,9 +102,7 @@ class Standing:
                 return Obstacle("rate_limited", until)
         if not self.breaker.admits(demand.input_likely + demand.output, now):
             return Obstacle("breaker_open", self.breaker.next_admission(now))
-        if demand.input_high + demand.output <= self.account.free(now):
-            return None
-        return self._capacity_obstacle(demand, now)
+        return self.capacity.obstacle(demand, now)
 
     def can_serve(self, now: float) -> bool:
         """Whether it would take some request sooner or later: a full minute does not count."""
@@ -115,36 +115,44 @@ class Standing:
         )
 
     def _limit_bench(self, model: str) -> float:
-        return max(self.limit_benches.get(model, LONG_AGO), self.limit_benches.get(EVERY_MODEL, LONG_AGO))
+        return max(
+            self.limit_benches.get(model, LONG_AGO), self.limit_benches.get(EVERY_MODEL, LONG_AGO)
+        )
 
-    def _capacity_obstacle(self, demand: Demand, now: float) -> Obstacle:
-        """The request does not fit by its upper bound; say whether it could."""
-        account = self.account
-        least = demand.input_low + demand.output
-        if least > account.limit_tokens:
-            return Obstacle("too_large", limit=account.limit_tokens)
-        if not demand.exact and least <= account.free(now):
-            return Obstacle("count_first")
-        return Obstacle("no_headroom", account.earliest(least, now))
+    @property
+    def account(self) -> Account:
+        """The books of this instance."""
+        return self.capacity.account
 
     def utilization(self, now: float) -> float:
-        return self.account.utilization(now)
+        return self.capacity.utilization(now)
 
     # -- leases ----------------------------------------------------------------------------
 
     def reserve(self, lease_id: LeaseId, demand: Demand, now: float) -> int:
         """Opens a lease for a demand that `assess` found no obstacle to; returns its tokens."""
         tokens = demand.input_likely + demand.output
-        self.account.reserve(lease_id, tokens, now)
+        self._demands[lease_id] = demand.model  # first: whatever fails below can be settled
+        self.capacity.reserve(lease_id, demand.model, tokens, now)
         self.breaker.granted(lease_id, tokens, now)
-        self._demands[lease_id] = demand.model
         self.total_requests += 1
         self.last_used_at = now
         self.revision += 1
         return tokens
 
+    def observe(self, lease_id: LeaseId, evidence: Evidence, now: float) -> None:
+        """Learns from the head of an answer that is still under way."""
+        model = self._demands.get(lease_id)
+        if model is not None:
+            self.capacity.observe(lease_id, model, evidence, now)
+
     def settle(
-        self, lease_id: LeaseId, outcome: Outcome, used_tokens: int | None, now: float
+        self,
+        lease_id: LeaseId,
+        outcome: Outcome,
+        used_tokens: int | None,
+        now: float,
+        evidence: Evidence | None = None,
     ) -> bool:
         """Closes a lease and learns from its outcome. False if it is unknown: nothing changes."""
         model = self._demands.pop(lease_id, None)
@@ -153,9 +161,14 @@ class Standing:
         reached = outcome.reached is not False
         if outcome.kind not in ("success", "cancelled") and used_tokens is None:
             used_tokens = 0
-        self.account.settle(lease_id, used_tokens, reached=reached, now=now)
+        if outcome.kind == "rate_limited" and evidence is not None:
+            # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
+            evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
+        self.capacity.settle(
+            lease_id, model, used_tokens, reached=reached, evidence=evidence, now=now
+        )
         self.revision += 1
-        if outcome.reached is not None:
+        if outcome.reached is not None and outcome.kind != "cancelled":
             self.connected = outcome.reached
         self._judge(lease_id, model, outcome, now)
         return True
@@ -178,6 +191,8 @@ class Standing:
                 return
             case "rate_limited":
                 self.breaker.released(lease_id)
+                if outcome.limit == "tokens":
+                    self.capacity.refused(model, now)
                 bench_s = DEFAULT_BENCH_S if outcome.bench_s is None else outcome.bench_s
                 _extend(self.limit_benches, model, now + min(bench_s, MAX_BENCH_S))
             case "credential_error":
@@ -211,19 +226,14 @@ class Standing:
         concluded from the old one is dropped. So is a bench of a limit that is now different.
         """
         old, self.config = self.config, config
-        self.account.limit_tokens = config.max_tpm
-        self.account.rule = _charge_rule(config)
-        if (old.api_key, old.api_base, old.api_version) != (
-            config.api_key,
-            config.api_base,
-            config.api_version,
-        ):
+        self.capacity.reconfigure(config, elsewhere=_access(old) != _access(config))
+        if _access(old) != _access(config):
             self.credential_bench = LONG_AGO
-            self.model_benches.clear()
-            self.limit_benches.clear()
             self.breaker.reset()
-        elif old.model_deployments != config.model_deployments:
+        if _access(old) != _access(config) or old.model_deployments != config.model_deployments:
             self.model_benches.clear()
+        if _access(old) != _access(config) or old.max_tpm != config.max_tpm:
+            self.limit_benches.clear()
         self.revision += 1
 
     def set_quarantine(self, reason: str, now: float) -> None:
@@ -250,7 +260,7 @@ class Standing:
             at = changes["last_error_time"]
             self.last_error_at = None if at is None else clock.trio_time(at)
         if "current_tpm" in changes:
-            self.account.set_usage(changes["current_tpm"], now)
+            self.capacity.set_usage(changes["current_tpm"], now)
         if "current_rpm" in changes:
             self.account.set_requests(changes["current_rpm"], now)
         if "connection_status" in changes:
@@ -319,7 +329,7 @@ class Standing:
             last_used=_epoch(self.last_used_at, clock) or 0.0,
             last_error_time=_epoch(self.last_error_at, clock),
             avg_latency_ms=None if self.avg_latency_ms is None else round(self.avg_latency_ms, 3),
-            utilization_percentage=round(100 * self.account.utilization(now), 2),
+            utilization_percentage=round(100 * self.utilization(now), 2),
             connection_status=_CONNECTION[self.connected],
             health_status=health,
         )
@@ -338,7 +348,8 @@ class Standing:
                 for model, until in self.limit_benches.items()
                 if until > now
             },
-            "accounts": self.account.export(now),
+            **self.capacity.export(now),
+            "breaker": self.breaker.export(now),
         }
         return record
 
@@ -361,24 +372,27 @@ class Standing:
             self._restore_saved(saved, now, clock)
         else:
             # A file from elsewhere: all that was used may have been used just now.
-            self.account.restore(
-                {"charge": [(0.0, state.current_tpm)], "usage": [(0.0, state.current_tpm)]}, 0, now
-            )
+            tokens, requests = [(0.0, state.current_tpm)], [(0.0, state.current_rpm)]
+            self.account.restore({"charge": tokens, "usage": tokens, "requests": requests}, 0, now)
 
     def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> None:
-        quarantine, saved_at = saved.get("quarantine"), saved.get("saved_at")
-        accounts, benches = saved.get("accounts"), saved.get("benches")
+        quarantine, benches = saved.get("quarantine"), saved.get("benches")
+        breaker = saved.get("breaker")
         if isinstance(quarantine, str):
             self.quarantine = quarantine
         if isinstance(benches, dict):
             self.limit_benches = {
                 str(model): clock.trio_time(until)
                 for model, until in benches.items()
-                if isinstance(until, int | float)
+                if is_epoch(until)
             }
-        if isinstance(accounts, dict) and isinstance(saved_at, int | float):
-            older_s = max(0.0, clock.epoch(now) - saved_at)
-            self.account.restore(accounts, older_s, now)
+        saved_at = saved.get("saved_at")
+        if not is_epoch(saved_at):
+            return
+        older_s = max(0.0, clock.epoch(now) - saved_at)
+        self.capacity.restore(saved, older_s, now)
+        if isinstance(breaker, dict):
+            self.breaker.restore(breaker, older_s, now)
 
 
 _CONNECTION: Final[dict[bool | None, Any]] = {
@@ -388,8 +402,9 @@ _CONNECTION: Final[dict[bool | None, Any]] = {
 }
 
 
-def _charge_rule(config: InstanceConfig) -> ChargeRule:
-    return "estimate" if config.provider_type == "azure" else "actual"
+def _access(config: InstanceConfig) -> tuple[str, ...]:
+    """Where requests go and with what right."""
+    return config.provider_type, config.api_key, config.api_base, config.api_version
 
 
 def _extend(benches: dict[str, float], model: str, until: float) -> None:

@@ -17,6 +17,7 @@ from actors.messages import CountFirst, Demand, Outcome, Refused
 from proxy.errors import ProxyError
 from proxy.exchange import classify
 from proxy.exchange.attempt import takes_stream_options, upstream_request
+from proxy.exchange.evidence import evidence
 from proxy.exchange.headers import forwarded, header, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.refusals import refusal_error
@@ -25,6 +26,7 @@ from proxy.tokens.count import count
 
 if TYPE_CHECKING:
     from actors.lease import Lease, Leases
+    from actors.messages import Evidence
     from proxy.exchange.call import Call
     from proxy.exchange.ports import (
         Headers,
@@ -159,9 +161,15 @@ class Attempts:
             try:
                 if response.status >= 400:
                     return await self._error_answer(lease, response, started)
-                usage = await self._relay(
-                    response, started + request.timeout_s, drop_usage=ask_usage
-                )
+                relay = Relay(response, self._writer, record)
+                seen = evidence(response.headers)
+                if is_event_stream(response.headers):
+                    if seen is not None:
+                        lease.observe(seen)  # now: at the end of the stream it is history
+                        seen = None
+                    usage = await relay.stream(drop_usage=ask_usage)
+                else:
+                    usage = await relay.whole(started + request.timeout_s)
             finally:
                 await response.aclose()
         except UpstreamFailure as failure:
@@ -186,23 +194,17 @@ class Attempts:
             lease,
             usage,
             Outcome("success", status=response.status, reached=True, latency_s=latency_s),
+            seen,
         )
         return None
 
-    async def _relay(
-        self, response: UpstreamResponse, deadline: float, *, drop_usage: bool
-    ) -> Usage | None:
-        relay = Relay(response, self._writer, self._record)
-        content_type = header(response.headers, b"content-type") or b""
-        if content_type.startswith(b"text/event-stream"):
-            return await relay.stream(drop_usage=drop_usage)
-        return await relay.whole(deadline)
-
-    def _settle(self, lease: Lease, usage: Usage | None, outcome: Outcome) -> None:
+    def _settle(
+        self, lease: Lease, usage: Usage | None, outcome: Outcome, seen: Evidence | None = None
+    ) -> None:
         if usage is None:
-            lease.settle(outcome)
+            lease.settle(outcome, None, seen)
             return
-        lease.settle(outcome, usage.total)
+        lease.settle(outcome, usage.total, seen)
         self._record.input_tokens, self._record.output_tokens = usage
         if outcome.kind == "success":
             self._means.allowance.observe(self._call.model, usage.output)
@@ -247,7 +249,8 @@ class Attempts:
         body: bytes = b"",
         failure: UpstreamFailure | None = None,
     ) -> Failed:
-        lease.settle(verdict.outcome, None if failure is not None else 0)
+        seen = None if headers is None else evidence(headers)
+        lease.settle(verdict.outcome, None if failure is not None else 0, seen)
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:
@@ -268,6 +271,11 @@ class Attempts:
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
         headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
         await self._writer.respond(failed.status, headers, failed.body)
+
+
+def is_event_stream(headers: Headers) -> bool:
+    content_type = header(headers, b"content-type")
+    return content_type is not None and content_type.startswith(b"text/event-stream")
 
 
 def _more_telling(last: Failed | None, failed: Failed) -> Failed:

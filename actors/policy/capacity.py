@@ -1,0 +1,172 @@
+"""How much an instance can take: its books, its configured limit, and what its upstream shows.
+
+A model whose limit the upstream reports is bounded by that limit alone (`Quota`); the others share
+the configured tokens per minute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from actors.policy.account import Account
+from actors.policy.headroom import Obstacle
+from actors.policy.quota import Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.messages import Demand, Evidence, LeaseId
+    from actors.models import InstanceConfig
+    from actors.policy.account import ChargeRule
+
+MAX_QUOTAS: Final = 64
+"""Models with a quota of their own; Azure allows 32 deployments per resource. A generic instance
+takes any name that a client invents: beyond this, idle ones are forgotten."""
+
+
+class _Room(NamedTuple):
+    """`quota`: the one whose limit applies; None: the configured limit."""
+
+    free: int
+    limit: int
+    quota: Quota | None
+
+
+class Capacity:
+    """Synchronous; `now` is trio time. Written by the owning instance only."""
+
+    __slots__ = ("account", "quotas")
+
+    def __init__(self, config: InstanceConfig) -> None:
+        self.account = Account(config.max_tpm, charge_rule(config))
+        self.quotas: dict[str, Quota] = {}
+
+    def obstacle(self, demand: Demand, now: float) -> Obstacle | None:
+        """Why the demand does not fit now; None if it does, by its upper bound."""
+        quota = self.quotas.get(demand.model)
+        room = self._room(quota, now)
+        if demand.input_high + demand.output <= room.free and (
+            quota is None or quota.pace.free(now)
+        ):
+            return None
+        least = demand.input_low + demand.output
+        if least > room.limit:
+            return Obstacle("too_large", limit=room.limit)
+        if not demand.exact and least <= room.free:
+            return Obstacle("count_first")
+        return Obstacle("no_headroom", self._earliest(least, room, quota, now))
+
+    def _room(self, quota: Quota | None, now: float) -> _Room:
+        if quota is not None:
+            free, limit = quota.free(now), quota.limit.value(now)
+            if free is not None and limit is not None:
+                return _Room(free, limit, quota)
+        return _Room(
+            self.account.free(now) + self._learned_charge(now), self.account.limit_tokens, None
+        )
+
+    def _learned_charge(self, now: float) -> int:
+        """What the books hold of models that have a limit of their own."""
+        return sum(quota.counted(now) for quota in self.quotas.values() if quota.limit.learned(now))
+
+    def _earliest(self, tokens: int, room: _Room, quota: Quota | None, now: float) -> float | None:
+        if room.quota is not None:
+            at = room.quota.earliest(tokens, now)
+        else:
+            at = self.account.earliest(max(0, tokens - self._learned_charge(now)), now)
+        if at is None or quota is None:
+            return at
+        return max(at, quota.pace.earliest(now))
+
+    def utilization(self, now: float) -> float:
+        """The fullest limit's count as a share of it, 0.0 to about 1.0."""
+        learned = [quota.utilization(now) for quota in self.quotas.values()]
+        own = (self.account.charge.total(now) - self._learned_charge(now)) / (
+            self.account.limit_tokens
+        )
+        return max(0.0, own, *learned)
+
+    def reserve(self, lease_id: LeaseId, model: str, tokens: int, now: float) -> None:
+        """Opens a lease for what `obstacle` found no obstacle to."""
+        quota = self.quotas.get(model)
+        if quota is None:
+            quota = self._new_quota(model, now)
+        assert tokens <= self._room(quota, now).free, "reserved beyond the limit"
+        self.account.reserve(lease_id, tokens, now)
+        quota.reserve(lease_id, tokens, now)
+
+    def _new_quota(self, model: str, now: float) -> Quota:
+        if len(self.quotas) >= MAX_QUOTAS:
+            for name in [name for name, quota in self.quotas.items() if quota.idle(now)]:
+                del self.quotas[name]
+        quota = self.quotas[model] = Quota()
+        return quota
+
+    def settle(
+        self,
+        lease_id: LeaseId,
+        model: str,
+        used_tokens: int | None,
+        *,
+        reached: bool,
+        evidence: Evidence | None,
+        now: float,
+    ) -> None:
+        """Closes a lease in both books. See `Account.settle`."""
+        reservation = self.account.leases.get(lease_id)
+        if reservation is None:  # the reservation itself had failed
+            return
+        tokens = reservation.tokens
+        self.account.settle(lease_id, used_tokens, reached=reached, now=now)
+        quota = self.quotas[model]
+        if reached:
+            used = tokens if used_tokens is None else used_tokens
+            quota.settle(lease_id, used, self.account.rule, evidence, now)
+        else:
+            quota.release(lease_id, now)
+
+    def observe(self, lease_id: LeaseId, model: str, evidence: Evidence, now: float) -> None:
+        """Learns from an answer that is still under way."""
+        self.quotas[model].observe(lease_id, evidence, now)
+
+    def refused(self, model: str, now: float) -> None:
+        """The upstream refused for its token limit."""
+        self.quotas[model].refused(now)
+
+    def reconfigure(self, config: InstanceConfig, *, elsewhere: bool) -> None:
+        """`elsewhere`: the instance is another upstream now, whose limits are not known."""
+        self.account.limit_tokens = config.max_tpm
+        self.account.rule = charge_rule(config)
+        if elsewhere:
+            for quota in self.quotas.values():
+                quota.forget()
+
+    def set_usage(self, tokens: int, now: float) -> None:
+        """An operator's correction; the limiter's counts begin anew from it."""
+        self.account.set_usage(tokens, now)
+
+    def export(self, now: float) -> dict[str, Any]:
+        return {
+            "accounts": self.account.export(now),
+            "quotas": {
+                model: quota.export(now)
+                for model, quota in self.quotas.items()
+                if not quota.idle(now)
+            },
+        }
+
+    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+        accounts, quotas = exported.get("accounts"), exported.get("quotas")
+        if isinstance(accounts, dict):
+            self.account.restore(accounts, older_s, now)
+        if isinstance(quotas, dict):
+            for model, saved in list(quotas.items())[:MAX_QUOTAS]:
+                if isinstance(saved, dict):
+                    quota = self.quotas[str(model)] = Quota()
+                    quota.restore(saved, older_s, now)
+
+
+def charge_rule(config: InstanceConfig) -> ChargeRule:
+    """The rule to begin with; the headers teach the rest."""
+    return "estimate" if config.provider_type == "azure" else "actual"

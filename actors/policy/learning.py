@@ -1,0 +1,124 @@
+"""What an upstream's rate-limit headers teach about its limiter.
+
+Three things, each from evidence only, none assumed:
+
+- **The limit.** A positive limit replaces the configured number while it is fresh: Azure lowers
+  effective limits for hours under pressure, and the header is the only sign of it.
+- **Others' use.** A count above our own view means that somebody else spends the same quota, or
+  that the upstream estimates more than we do. The difference is charged at once and leaves the
+  window like everything else.
+- **The ratio** of the upstream's count to ours. Estimators differ, and some limiters give back
+  what was not used. If for a whole period the count was never above some share of ours, that share
+  is how it counts. The largest ratio of the period is what matters, because a limiter that resets
+  each minute is far below our sliding view right after a reset and next to it just before. A
+  ratio is never above 1: what exceeds our view is others' use.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Final
+
+FRESH_S: Final = 300.0
+"""How long a limit seen in a header is believed without being seen again."""
+PERIOD_S: Final = 75.0
+"""Longer than any limiter's minute, whatever its phase and whatever our clock is off."""
+MIN_SAMPLES: Final = 10
+"""Comparisons within a period before it counts."""
+SIGNAL: Final = 0.2
+"""Share of the limit that our count must reach for a comparison to mean anything."""
+MARGIN: Final = 1.05
+"""On top of the largest ratio seen, for what was not seen."""
+WORTHWHILE: Final = 0.95
+"""A ratio above this is not worth acting on."""
+FLOOR: Final = 0.05
+WEAR_S: Final = 120.0
+"""A reduction after a refusal is gone after two minutes: enforcement that is spread over many
+machines refuses a little early now and then, which says little about the next minutes."""
+LOWEST: Final = 0.5
+"""Of the limit; a refusal at less has another reason, and its hint benches for that."""
+
+
+class LearnedLimit:
+    """One limit per minute: as configured, or as the upstream lately said.
+
+    A refusal although there seemed to be room lowers it to what had been counted by then; that
+    wears off steadily.
+    """
+
+    __slots__ = ("_reduced", "_reduced_at", "_seen", "_seen_at", "configured")
+
+    def __init__(self, configured: int | None) -> None:
+        self.configured = configured
+        self._seen: int | None = None
+        self._seen_at = 0.0
+        self._reduced: int | None = None
+        self._reduced_at = 0.0
+
+    def observe(self, limit: int, now: float) -> None:
+        """A positive limit from a header."""
+        assert limit > 0
+        self._seen = limit
+        self._seen_at = now
+
+    def reduce(self, to: int, now: float) -> None:
+        """The upstream refused at a count of `to`."""
+        self._reduced = max(1, to)
+        self._reduced_at = now
+
+    def learned(self, now: float) -> int | None:
+        """What the upstream said, while it is fresh."""
+        if self._seen is not None and now - self._seen_at <= FRESH_S:
+            return self._seen
+        return None
+
+    def value(self, now: float) -> int | None:
+        """The limit now; None if none is known."""
+        learned = self.learned(now)
+        limit = self.configured if learned is None else learned
+        if self._reduced is None or limit is None:
+            return limit
+        worn = (now - self._reduced_at) / WEAR_S
+        if worn >= 1 or self._reduced >= limit:
+            return limit
+        lowest = max(self._reduced, ceil(LOWEST * limit))
+        return int(lowest + (limit - lowest) * worn)
+
+    def forget(self) -> None:
+        """What was learned was about another upstream."""
+        self._seen = self._reduced = None
+
+
+class CountRatio:
+    """The largest ratio of the upstream's count to ours over the last one to two periods."""
+
+    __slots__ = ("_begun_at", "_current", "_last", "_samples")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known: the upstream counts as we do."""
+        self._last: float | None = None
+        self._current = 0.0
+        self._samples = 0
+        self._begun_at: float | None = None
+
+    def observe(self, upstream_count: float, our_count: float, limit: int, now: float) -> None:
+        """Compares the counts at one moment. What is too small to tell is left out."""
+        if our_count < SIGNAL * limit:
+            return
+        if self._begun_at is None:
+            self._begun_at = now
+        elif now - self._begun_at >= PERIOD_S:
+            self._last = self._current if self._samples >= MIN_SAMPLES else None
+            self._current, self._samples, self._begun_at = 0.0, 0, now
+        self._current = max(self._current, upstream_count / our_count)
+        self._samples += 1
+
+    def value(self) -> float:
+        """By what our count is to be multiplied; 1.0 until a whole period has shown less."""
+        if self._last is None:
+            return 1.0
+        largest = max(self._last, self._current) * MARGIN
+        return 1.0 if largest >= WORTHWHILE else max(largest, FLOOR)

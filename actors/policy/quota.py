@@ -1,0 +1,167 @@
+"""One model's rate limit at one upstream, as the upstream's own headers show it.
+
+The instance's `Account` keeps the books and knows the configured limit. A quota is the belief
+about the limiter itself: what it has counted, what it allows, how it counts (`learning`), and the
+pace of requests. As long as an upstream tells nothing, a quota limits nothing.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actors.policy.account import aged
+from actors.policy.learning import CountRatio, LearnedLimit
+from actors.policy.pace import Pace
+from actors.policy.window import SlidingSum
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.messages import Evidence, LeaseId
+    from actors.policy.account import ChargeRule
+
+
+class _Entry(NamedTuple):
+    """An open lease. `charged`: our count right after it, `corrected`: all corrections until
+    then, both to be compared with what its answer's headers will say."""
+
+    tokens: int
+    slot: int
+    charged: int
+    corrected: int
+
+
+class Quota:
+    """Synchronous; `now` is trio time. Written by the owning instance only; the reading methods
+    only drop what has left the window, which changes no answer."""
+
+    __slots__ = ("_charge", "_corrected", "_open", "limit", "pace", "ratio")
+
+    def __init__(self) -> None:
+        self.limit = LearnedLimit(None)
+        self.pace = Pace()
+        self.ratio = CountRatio()
+        self._charge = SlidingSum()
+        self._open: dict[LeaseId, _Entry] = {}
+        self._corrected = 0
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def counted(self, now: float) -> int:
+        """Tokens that the limiter is believed to have counted during its minute."""
+        ratio, charge = self.ratio.value(), self._charge.total(now)
+        return charge if ratio == 1.0 else ceil(charge * ratio)
+
+    def free(self, now: float) -> int | None:
+        """Tokens that it is believed to let through now; None while no limit is known."""
+        limit = self.limit.value(now)
+        return None if limit is None else limit - self.counted(now)
+
+    def earliest(self, tokens: int, now: float) -> float | None:
+        """When `tokens` will be free if nothing else is sent; None if they exceed the limit.
+
+        There must be a known limit.
+        """
+        limit = self.limit.value(now)
+        assert limit is not None
+        return self._charge.falls_to(floor((limit - tokens) / self.ratio.value()), now)
+
+    def utilization(self, now: float) -> float:
+        """Count as a share of the limit; 0.0 while no limit is known."""
+        limit = self.limit.value(now)
+        return 0.0 if limit is None else self.counted(now) / limit
+
+    def idle(self, now: float) -> bool:
+        """Whether forgetting it would lose nothing that matters."""
+        return not (self._open or self._charge.total(now) or self.limit.learned(now))
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
+        slot = self._charge.add(tokens, now)
+        self._open[lease_id] = _Entry(tokens, slot, self._charge.total(now), self._corrected)
+        self.pace.count(now)
+
+    def settle(
+        self,
+        lease_id: LeaseId,
+        used_tokens: int,
+        rule: ChargeRule,
+        evidence: Evidence | None,
+        now: float,
+    ) -> None:
+        """Closes a lease. `used_tokens`: 0 for a request that never reached the upstream."""
+        entry = self._open.pop(lease_id)
+        if evidence is not None:
+            self._learn(entry, evidence, now)
+        if rule == "actual":
+            self._charge.correct(entry.slot, used_tokens - entry.tokens, now)
+
+    def observe(self, lease_id: LeaseId, evidence: Evidence, now: float) -> None:
+        """Learns from an answer that is still under way."""
+        entry = self._open.get(lease_id)
+        if entry is not None:
+            self._learn(entry, evidence, now)
+
+    def release(self, lease_id: LeaseId, now: float) -> None:
+        """Closes a lease of which the upstream knows nothing."""
+        entry = self._open.pop(lease_id)
+        self._charge.correct(entry.slot, -entry.tokens, now)
+
+    def _learn(self, entry: _Entry, evidence: Evidence, now: float) -> None:
+        if evidence.limit_tokens is not None:
+            self.limit.observe(evidence.limit_tokens, now)
+        if evidence.limit_requests is not None:
+            self.pace.limit.observe(evidence.limit_requests, now)
+        if evidence.remaining_requests is not None:
+            self.pace.observe_remaining(evidence.remaining_requests, now)
+        limit = self.limit.value(now)
+        if evidence.remaining_tokens is not None and limit is not None:
+            self._compare(entry, limit - evidence.remaining_tokens, limit, now)
+
+    def _compare(self, entry: _Entry, counted: int, limit: int, now: float) -> None:
+        """`counted`: by the upstream, when the request of `entry` arrived there.
+
+        What is missing from our view is charged at once. Corrections made since the reservation
+        are in the view already: several answers that tell of one difference must not each add it.
+        """
+        ours = entry.charged + self._corrected - entry.corrected
+        self.ratio.observe(counted, ours, limit, now)
+        ratio = self.ratio.value()
+        missing = ceil((counted - ours * ratio) / ratio)
+        if missing > 0:
+            self._charge.add(missing, now)
+            self._corrected += missing
+
+    def refused(self, now: float) -> None:
+        """The upstream has refused for its token limit: there was less room than we thought."""
+        self.limit.reduce(self.counted(now), now)
+
+    def forget(self) -> None:
+        """What was learned was about another upstream; what was sent counts on."""
+        self.limit.forget()
+        self.pace.limit.forget()
+        self.ratio.forget()
+
+    # -- the state file --------------------------------------------------------------------
+
+    def export(self, now: float) -> dict[str, Any]:
+        return {
+            "limit_tokens": self.limit.learned(now),
+            "limit_requests": self.pace.limit.learned(now),
+            "charge": self._charge.export(now),
+            "requests": self.pace.export(now),
+        }
+
+    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+        for name, limit in (("limit_tokens", self.limit), ("limit_requests", self.pace.limit)):
+            seen = exported.get(name)
+            if type(seen) is int and seen > 0:
+                limit.observe(seen, now)
+        charge, requests = exported.get("charge"), exported.get("requests")
+        if isinstance(charge, list):
+            self._charge.restore(aged(charge, older_s), now)
+        if isinstance(requests, list):
+            self.pace.restore(aged(requests, older_s), now)
