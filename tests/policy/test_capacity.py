@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from harness import exact, instance_config
+
+from actors.messages import Evidence, LeaseId
+from actors.policy.capacity import MAX_QUOTAS, Capacity
+
+
+def spend(
+    capacity: Capacity, number: int, model: str, tokens: int, now: float, **seen: int
+) -> None:
+    lease_id = LeaseId(number)
+    capacity.reserve(lease_id, model, tokens, now)
+    evidence = Evidence(**seen) if seen else None
+    capacity.settle(lease_id, model, tokens, reached=True, evidence=evidence, now=now)
+
+
+def fits(capacity: Capacity, tokens: int, model: str, now: float = 0) -> bool:
+    return capacity.obstacle(exact(tokens, model=model), now) is None
+
+
+def test_models_share_the_configured_limit_until_the_upstream_tells_theirs() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 600, 0)
+    assert not fits(capacity, 500, "b")
+    assert fits(capacity, 400, "b")
+
+
+def test_a_model_with_its_own_limit_is_bounded_by_that_alone() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 600, 0, limit_tokens=5000, remaining_tokens=4400)
+    assert fits(capacity, 4400, "a")
+    assert not fits(capacity, 4401, "a")
+    assert fits(capacity, 1000, "b")
+    assert not fits(capacity, 1001, "b")
+
+
+def test_utilization_is_that_of_the_fullest_limit() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 500, 0, limit_tokens=2000, remaining_tokens=1500)
+    spend(capacity, 2, "b", 800, 0)
+    assert capacity.utilization(0) == 0.8
+
+
+def test_the_pace_of_requests_is_an_obstacle_with_an_end() -> None:
+    capacity = Capacity(instance_config(max_tpm=10_000))
+    spend(capacity, 1, "a", 1, 0, limit_requests=60, remaining_requests=59)
+    obstacle = capacity.obstacle(exact(1, model="a"), 0)
+    assert obstacle is not None
+    assert obstacle.reason == "no_headroom"
+    assert obstacle.until is not None
+    assert 1 <= obstacle.until <= 1.02
+    assert fits(capacity, 1, "a", obstacle.until)
+
+
+def test_invented_model_names_do_not_pile_up() -> None:
+    capacity = Capacity(instance_config(max_tpm=10**9))
+    for number in range(5 * MAX_QUOTAS):
+        spend(capacity, number, f"model-{number}", 1, number * 10.0)
+    assert len(capacity.quotas) <= MAX_QUOTAS
+
+
+def test_another_upstream_is_not_bound_by_what_the_former_said() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 10, 0, limit_tokens=50, remaining_tokens=40)
+    assert not fits(capacity, 500, "a")
+    capacity.reconfigure(instance_config(max_tpm=1000), elsewhere=True)
+    assert fits(capacity, 500, "a")
