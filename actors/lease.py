@@ -20,6 +20,8 @@ from actors.messages import (
     Answer,
     CountFirst,
     Demand,
+    Explain,
+    Explanation,
     Grant,
     LeaseId,
     Observe,
@@ -123,6 +125,15 @@ class Leases:
             self._abandon(ask)
             raise
         return Lease(answer) if isinstance(answer, Grant) else answer
+
+    async def explain(self, demand: Demand, wait_until: float) -> Explanation:
+        """What would become of this demand; nothing is reserved.
+
+        Errors: `trio.WouldBlock` when the router is too busy, `MailboxClosed`.
+        """
+        reply: Reply[Explanation] = Reply()
+        self._router.mailbox.offer(Explain(demand, wait_until, reply))
+        return await reply.wait()
 
     def _abandon(self, ask: Acquire) -> None:
         ask.reply.abandon()

@@ -7,14 +7,17 @@
 | Declined        | instance   | router     | control | none                           |
 | CapacityFreed   | instance   | router     | control | none                           |
 | RosterChanged   | supervisor | router     | control | none                           |
+| Explain         | front end  | router     | request | Explanation                    |
 | Withdraw        | requester  | router     | control | none                           |
 | Observe         | requester  | instance   | control | none                           |
 | Settle          | requester  | instance   | control | none                           |
 | Reconfigure     | supervisor | instance   | control | None                           |
 | AmendState      | supervisor | instance   | control | InstanceState                  |
 | Retire          | supervisor | instance   | control | none                           |
-| AddInstance, UpdateConfig, RemoveInstance, UpdateState, ReadInstances              |
+| AddInstance, UpdateConfig, RemoveInstance, UpdateState, ReadInstances, Migrate     |
 |                 | front end  | supervisor | request | see the classes                |
+| ReloadConfig    | front end, | supervisor | request | Difference                     |
+|                 | itself     |            |         |                                |
 
 Messages are frozen. The only thing in them that changes is the reply slot.
 """
@@ -27,7 +30,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.changes import Difference
     from actors.mailbox import Mailbox, Reply
+    from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
     from actors.policy.headroom import Headroom
 
@@ -131,6 +136,43 @@ class Withdraw:
     """The requester of this lease has gone: drop its place in the waiting line."""
 
     lease_id: LeaseId
+
+
+class Judgement(NamedTuple):
+    """What the router thinks of one instance for one demand.
+
+    `obstacle`: an `ObstacleReason`, or `model_not_served`; None: it can take it now. `until`: trio
+    time. `order`: its place in the strategy's order this time, None if it is no candidate.
+    """
+
+    name: str
+    obstacle: str | None
+    until: float | None
+    limit: int | None
+    order: int | None
+    priority: int
+    weight: int
+    utilization: float
+
+
+class Explanation(NamedTuple):
+    """`answer`: what an ask would get now: the name of an instance, `wait`, `count_first` or a
+    `RefusalReason`. `retry_at`: trio time at which that could change, as far as is known.
+    `waiting`: how many requests wait for capacity."""
+
+    answer: str
+    retry_at: float | None
+    judgements: tuple[Judgement, ...]
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """What would become of this demand? Nothing is reserved, sent or remembered."""
+
+    demand: Demand
+    wait_until: float
+    reply: Reply[Explanation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +281,7 @@ class Retire:
 
 InstanceRequest: TypeAlias = Acquire
 InstanceControl: TypeAlias = Observe | Settle | Reconfigure | AmendState | Retire
-RouterRequest: TypeAlias = Acquire
+RouterRequest: TypeAlias = Acquire | Explain
 RouterControl: TypeAlias = Declined | CapacityFreed | RosterChanged | Withdraw
 
 
@@ -296,6 +338,36 @@ class RemoveInstance:
     reply: Reply[None]
 
 
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """Takes the instances of the earlier system's `document` over. Answer: what was done.
+
+    All or nothing; answered once it is on disk. Errors: `InvalidChange`, `StoreFailed`.
+    """
+
+    document: object
+    overwrite: bool
+    reply: Reply[MigrationPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadConfig:
+    """Takes over what somebody has written into the configuration file.
+
+    `discard`: puts the file back to what is in force instead. Errors: `InvalidEdit`,
+    `StoreFailed`.
+    """
+
+    reply: Reply[Difference]
+    discard: bool = False
+
+
 SupervisorRequest: TypeAlias = (
-    ReadInstances | AddInstance | UpdateConfig | UpdateState | RemoveInstance
+    ReadInstances
+    | AddInstance
+    | UpdateConfig
+    | UpdateState
+    | RemoveInstance
+    | Migrate
+    | ReloadConfig
 )

@@ -21,6 +21,8 @@ from actors.messages import (
     CapacityFreed,
     CountFirst,
     Declined,
+    Explain,
+    Explanation,
     InstanceRef,
     Refused,
     RosterChanged,
@@ -28,6 +30,7 @@ from actors.messages import (
     RouterRequest,
     Withdraw,
 )
+from actors.policy.explanation import explanation
 from actors.policy.headroom import Obstacle
 from actors.policy.line import NEVER, WaitingLine
 from actors.policy.refusal import earliest, opens_by, refusal
@@ -107,6 +110,8 @@ class Router:
                 self._admit(ask, now)
             case CapacityFreed():
                 self._retry_at = now
+            case Explain():
+                message.reply.set(self._explain(message, now))
             case Withdraw(lease_id):
                 if self._line.leave(lease_id):
                     self._retry_at = now  # whoever stood behind it may be next
@@ -145,7 +150,7 @@ class Router:
             obstacle = ref.headroom.assess(ask.demand, now)
             if obstacle is None:
                 if name in self._claims:
-                    obstacle = Obstacle("no_headroom", self._claims[name])
+                    obstacle = Obstacle("claimed", self._claims[name])
                 elif (waited and len(ref.mailbox)) or not _offer(ref, ask):
                     obstacle = Obstacle("no_headroom", now + PAUSE_S)
                 else:
@@ -184,6 +189,17 @@ class Router:
             self._retry_at = min(self._retry_at, max(soonest, now + PAUSE_S))
         return False
 
+    def _explain(self, ask: Explain, now: float) -> Explanation:
+        return explanation(
+            self._instances,
+            list(self._pool(ask.demand.model).order(now)),
+            self._claims,
+            ask.demand,
+            wait_until=ask.wait_until,
+            waiting=len(self._line),
+            now=now,
+        )
+
     def _pool(self, model: str) -> Pool[InstanceRef]:
         pool = self._pools.get(model)
         if pool is None:
@@ -211,6 +227,9 @@ class Router:
     def close(self) -> None:
         """Refuses everything that is still waiting, in the mailbox or in the line."""
         left = self.address.mailbox.close()
+        for message in left:
+            if isinstance(message, Explain):
+                message.reply.fail(MailboxClosed())
         asks = [m for m in left if isinstance(m, Acquire)]
         asks += [m.ask for m in left if isinstance(m, Declined)]
         for ask in [*asks, *self._line.clear()]:

@@ -22,6 +22,7 @@ ObstacleReason: TypeAlias = Literal[
     "input_too_long",  # beyond max_input_tokens
     "too_large",  # the reservation exceeds what the limit ever admits
     "no_headroom",  # not enough of the limit is free now
+    "claimed",  # there is room, and somebody who waits is first in line for it
     "count_first",  # depends on the exact number of input tokens
 ]
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from actors.policy.headroom import Obstacle, ObstacleReason
 
-LIMIT_REASONS: Final[frozenset[ObstacleReason]] = frozenset({"no_headroom", "rate_limited"})
+LIMIT_REASONS: Final[frozenset[ObstacleReason]] = frozenset(
+    {"no_headroom", "rate_limited", "claimed"}
+)
 """Obstacles that mean "full now" rather than "broken now"."""
 PASSING_REASONS: Final = LIMIT_REASONS | {"breaker_open"}
 """Obstacles that end by themselves within seconds; the others end when people act, or after a

@@ -96,6 +96,4 @@ async def _begin(answer: Answer) -> Response:
     response.headers.clear()
     for name, value in answer.headers:
         response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
-    if isinstance(answer.body, bytes) and not answer.refused:
-        response.headers["content-length"] = str(len(answer.body))
     return response

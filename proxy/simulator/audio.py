@@ -37,7 +37,7 @@ def read_speech(body: Body, address: Address, deployment: Deployment) -> Ask:
     fields.required_text(body, "voice")
     if len(text) > _MOST_CHARACTERS:
         raise catalogue.wrong_value("input", f"at most {_MOST_CHARACTERS} characters")
-    if body.get("response_format", "mp3") not in _SPEECH_TYPES:
+    if (fields.text(body, "response_format") or "mp3") not in _SPEECH_TYPES:
         raise catalogue.wrong_value("response_format", f"one of {', '.join(_SPEECH_TYPES)}")
     return Ask(body, text, 0, "input", generates=False)
 
@@ -45,7 +45,7 @@ def read_speech(body: Body, address: Address, deployment: Deployment) -> Ask:
 def speech(ask: Ask, run: Run) -> Whole:
     """Binary, as long as the text is."""
     del run
-    kind = _SPEECH_TYPES[ask.body.get("response_format", "mp3")]
+    kind = _SPEECH_TYPES[ask.body.get("response_format") or "mp3"]
     silence = bytes(len(ask.text) * _SPEECH_BYTES_PER_CHARACTER)
     return Whole(silence, (b"content-type", kind))
 
@@ -54,7 +54,7 @@ def read_transcription(body: Body, address: Address, deployment: Deployment) -> 
     """Errors: `ApiError` for anything that the service refuses about the request itself."""
     del address, deployment
     content = fields.upload(body, "file").content
-    if body.get("response_format", "json") not in _TRANSCRIPT_FORMATS:
+    if (fields.text(body, "response_format") or "json") not in _TRANSCRIPT_FORMATS:
         raise catalogue.wrong_value("response_format", f"one of {', '.join(_TRANSCRIPT_FORMATS)}")
     prompt = fields.text(body, "prompt") or ""
     return Ask(body, prompt, _audio_tokens(content), "file")
@@ -65,7 +65,7 @@ def transcription(ask: Ask, run: Run) -> Whole:
     text = answer_text(run.answer_tokens)
     seconds = len(fields.upload(ask.body, "file").content) / _BYTES_PER_SECOND
     plain = (b"content-type", b"text/plain; charset=utf-8")
-    match ask.body.get("response_format", "json"):
+    match ask.body.get("response_format"):
         case "text":
             return Whole(text.encode() + b"\n", plain)
         case "srt":

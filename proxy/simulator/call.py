@@ -70,9 +70,9 @@ class Answer:
     run: Run | None = None
 
 
-def json_answer(value: Mapping[str, Any], status: int = 200) -> Answer:
-    """A complete answer with a JSON body."""
-    return Answer(status, [JSON], to_json(value))
+def json_answer(value: Mapping[str, Any]) -> Answer:
+    """HTTP 200 with a JSON body."""
+    return Answer(200, [JSON], to_json(value))
 
 
 def sse(value: Mapping[str, Any], name: str | None = None) -> bytes:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_PROMPTS = 2048
 _MOST_SAMPLES = 128
+_MOST_ANSWERS = 2048
 
 
 def read(body: Body, address: Address, deployment: Deployment) -> Ask:
@@ -30,6 +31,8 @@ def read(body: Body, address: Address, deployment: Deployment) -> Ask:
     choices = fields.integer(body, "n", most=_MOST_SAMPLES) or 1
     samples = fields.integer(body, "best_of", most=_MOST_SAMPLES) or choices
     stream = fields.flag(body, "stream")
+    if samples * prompts > _MOST_ANSWERS:
+        raise catalogue.wrong_value("n", f"at most {_MOST_ANSWERS} answers in all")
     if samples < choices or (stream and samples > choices):
         raise catalogue.wrong_value("best_of", "at least 'n', and no more when streaming")
     return Ask(

@@ -160,6 +160,8 @@ def distort(answer: Answer, fault: Fault) -> Answer:
 
 def _distort_whole(answer: Answer, body: bytes, fault: Fault) -> Answer:
     if fault.kind == "error_in_stream":
+        if answer.run is not None:
+            answer.run.ended(answer.run.now, 0)
         raise catalogue.service_failure(fault.status)
     half = len(body) // 2
     if fault.kind == "malformed":
@@ -192,9 +194,7 @@ def _broken_off(pieces: Iterator[Piece], fault: Fault, keep: int) -> Iterator[Pi
 
 def _trickle(pieces: Iterator[Piece], fault: Fault) -> Iterator[Piece]:
     for piece in pieces:
-        if piece.body is None:
-            yield piece
-            continue
+        assert piece.body is not None, "one fault at a time"
         tokens, after_s = piece.tokens, piece.after_s
         for first in range(0, len(piece.body), fault.piece_bytes):
             part = piece.body[first : first + fault.piece_bytes]

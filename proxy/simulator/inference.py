@@ -12,7 +12,7 @@ from proxy.simulator.call import EVENT_STREAM, Answer, ApiError, Piece
 from proxy.simulator.faults import distort, instead
 from proxy.simulator.limiter import Limiter, Refused, Ticket
 from proxy.simulator.prompt_cache import PromptCache
-from proxy.simulator.refusals import FailureShape, failure_events, limit_headers, refusal
+from proxy.simulator.refusals import FailureShape, add_limit_headers, failure_events, refusal
 from proxy.simulator.run import Ask, Finish, Operation, Request, Run, pace
 from proxy.simulator.text import quarter_count
 
@@ -110,7 +110,7 @@ class Inference:
         except ApiError as error:
             answer = error.answer()
         standing = self.limiters[deployment.name].standing(request.now)
-        answer.headers += limit_headers(deployment, standing, plain=not address.azure)
+        add_limit_headers(answer.headers, deployment, standing, plain=not address.azure)
         if address.azure:
             answer.headers.append((b"x-ms-deployment-name", deployment.name.encode()))
         return answer

@@ -94,15 +94,20 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the counters are. `clears_*_s`: until nothing would be counted any more."""
+class Level:
+    """Where one count stands. `clears_s`: until all that counts now is forgotten."""
 
-    limit_tokens: int
-    remaining_tokens: int
-    clears_tokens_s: float
-    limit_requests: int
-    remaining_requests: int
-    clears_requests_s: float
+    limit: int
+    remaining: int
+    clears_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the counts of a deployment are; `requests` None: those have no limit."""
+
+    tokens: Level
+    requests: Level | None
     utilisation: float
 
 
@@ -201,23 +206,15 @@ class Limiter:
     def standing(self, now: float) -> Standing:
         """The counters at `now`, for rate-limit headers and for whoever watches."""
         self._advance(now)
-        used = self._tokens.used
-        limit_requests = remaining_requests = 0
-        clears_requests = now
+        window, room = self._tokens, self._room_tokens
+        left = max(0, int(room - window.used))
+        tokens = Level(self._limit_tokens, left, window.clears_at(room) - now)
+        requests = None
         if self._requests:
             minute, rpm = self._requests[0]
-            limit_requests = int(rpm)
-            remaining_requests = max(0, int(rpm * self._share - minute.used))
-            clears_requests = minute.clears_at(rpm)
-        return Standing(
-            limit_tokens=self._limit_tokens,
-            remaining_tokens=max(0, int(self._room_tokens - used)),
-            clears_tokens_s=self._tokens.clears_at(self._room_tokens) - now,
-            limit_requests=limit_requests,
-            remaining_requests=remaining_requests,
-            clears_requests_s=clears_requests - now,
-            utilisation=used / self._room_tokens if self._room_tokens else 1.0,
-        )
+            left = max(0, int(rpm * self._share - minute.used))
+            requests = Level(int(rpm), left, minute.clears_at(rpm) - now)
+        return Standing(tokens, requests, window.used / room if room else 1.0)
 
     def tally(self) -> Tally:
         """A copy of the totals so far."""

@@ -15,7 +15,7 @@ from proxy.simulator.call import ApiError, sse
 if TYPE_CHECKING:
     from proxy.exchange.ports import Headers
     from proxy.simulator.deployment import Deployment, HeaderMode
-    from proxy.simulator.limiter import Refused, Standing, Tripped
+    from proxy.simulator.limiter import Level, Refused, Standing, Tripped
     from proxy.simulator.surface import Address
 
 FailureShape: TypeAlias = Literal["error", "failed", "both"]
@@ -56,43 +56,33 @@ _BODIES: dict[str, dict[str, str]] = {
 """Bodies of a 429 by style; "stream" is for calls that are not streamed."""
 
 
-def limit_headers(deployment: Deployment, standing: Standing, *, plain: bool) -> Headers:
-    """The rate-limit headers that go with every answer of a deployment."""
+def add_limit_headers(
+    headers: Headers, deployment: Deployment, standing: Standing, *, plain: bool
+) -> None:
+    """Adds the rate-limit headers of a deployment to an answer's; what is there already stays."""
     if deployment.kind == "provisioned" and not plain:
         percent = b"%.1f%%" % (100 * standing.utilisation)
-        return [(b"azure-openai-deployment-utilization", percent)]
-    headers = _counters(deployment.headers, standing)
-    if plain and deployment.headers == "full":
-        headers += [
-            (b"x-ratelimit-reset-requests", _duration(standing.clears_requests_s)),
-            (b"x-ratelimit-reset-tokens", _duration(standing.clears_tokens_s)),
-        ]
-    return headers
+        headers.append((b"azure-openai-deployment-utilization", percent))
+        return
+    present = {name for name, _ in headers}
+    mode = deployment.headers
+    rows = _rows(mode, b"tokens", standing.tokens, plain=plain)
+    if standing.requests is not None:
+        rows += _rows(mode, b"requests", standing.requests, plain=plain)
+    headers += [row for row in rows if row[0] not in present]
 
 
-def _counters(mode: HeaderMode, standing: Standing) -> Headers:
+def _rows(mode: HeaderMode, what: bytes, level: Level, *, plain: bool) -> Headers:
+    limit, remaining = b"x-ratelimit-limit-" + what, b"x-ratelimit-remaining-" + what
+    reset = b"x-ratelimit-reset-" + what
     match mode:
         case "full":
-            return [
-                (b"x-ratelimit-limit-requests", b"%d" % standing.limit_requests),
-                (b"x-ratelimit-limit-tokens", b"%d" % standing.limit_tokens),
-                (b"x-ratelimit-remaining-requests", b"%d" % standing.remaining_requests),
-                (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining_tokens),
-            ]
+            rows = [(limit, b"%d" % level.limit), (remaining, b"%d" % level.remaining)]
+            return [*rows, (reset, _duration(level.clears_s))] if plain else rows
         case "remaining":
-            return [
-                (b"x-ratelimit-remaining-requests", b"%d" % standing.remaining_requests),
-                (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining_tokens),
-            ]
+            return [(remaining, b"%d" % level.remaining)]
         case "unknown":
-            return [
-                (b"x-ratelimit-limit-requests", b"-1"),
-                (b"x-ratelimit-limit-tokens", b"-1"),
-                (b"x-ratelimit-remaining-requests", b"-1"),
-                (b"x-ratelimit-remaining-tokens", b"-1"),
-                (b"x-ratelimit-reset-requests", b"0"),
-                (b"x-ratelimit-reset-tokens", b"0"),
-            ]
+            return [(limit, b"-1"), (remaining, b"-1"), (reset, b"0")]
         case "none":
             return []
 

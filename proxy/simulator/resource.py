@@ -144,6 +144,8 @@ class Resource:
         if not answer.refused:
             answer.headers += self._identity(headers, azure=address is None or address.azure)
             answer.after_s += self._gateway_s
+            if isinstance(answer.body, bytes):
+                answer.headers.append((b"content-length", b"%d" % len(answer.body)))
         self.statuses[answer.status] += 1
         return answer
 

@@ -9,6 +9,7 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from itertools import islice
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from proxy.simulator.surface import Address
 
 _LEAST_OUTPUT_TOKENS = 16
-_MOST_KEPT = 10_000
+_MOST_KEPT = 1000
 _ITEM_TOKENS = 3
 _ENCRYPTED = "reasoning.encrypted_content"
 _SEAL_MARK = "gAAAA"
@@ -59,6 +60,8 @@ class Responses:
         del address, deployment
         if "input" not in body:
             raise catalogue.missing("input")
+        if type(body.get("include", [])) not in (list, NoneType):
+            raise catalogue.wrong_type("include", "an array")
         texts = [fields.text(body, "instructions") or ""]
         items = input_items(body)
         other_tokens = 0

@@ -49,9 +49,9 @@ async def serve_resource(
 
 
 def _listening(host: str, port: int) -> Config:
-    """A Hypercorn configuration with a socket that is bound already, so that a port in use is a
+    """A Hypercorn configuration with a socket that is bound already.
 
-    plain OSError here and not a group of them from deep inside.
+    So a port in use is a plain OSError here, and not a group of them from deep inside.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)

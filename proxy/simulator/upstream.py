@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from proxy.exchange.ports import Headers, UploadBody, UpstreamFailure, UpstreamRequest
-from proxy.simulator.call import Call
+from proxy.simulator.call import EVENT_STREAM, Call
 from proxy.simulator.playback import Broken, Playback
 
 if TYPE_CHECKING:
@@ -23,24 +24,27 @@ MOST_UPLOAD_BYTES = 64 * 1024 * 1024
 class SimulatedResponse:
     """An answer of a simulated resource; see `proxy.exchange.ports.UpstreamResponse`."""
 
-    __slots__ = ("_playback", "_silence_s", "headers", "status")
+    __slots__ = ("_ends_at", "_playback", "_silence_s", "headers", "status")
 
-    def __init__(self, playback: Playback, silence_s: float) -> None:
+    def __init__(self, playback: Playback, silence_s: float, ends_at: float) -> None:
+        """`ends_at`: when the body must be complete, unless it is an event stream."""
         self.status: int = playback.answer.status
         self.headers: Headers = playback.answer.headers
         self._playback = playback
         self._silence_s = silence_s
+        self._ends_at = math.inf if EVENT_STREAM in self.headers else ends_at
 
     async def read_chunk(self) -> bytes:
+        within_s = min(self._silence_s, self._ends_at - trio.current_time())
         try:
-            return await self._playback.read_chunk(self._silence_s)
+            return await self._playback.read_chunk(within_s)
         except Broken:
             raise UpstreamFailure(
                 "body", "reset", "the connection was cut", answered=True
             ) from None
         except trio.TooSlowError:
             raise UpstreamFailure(
-                "body", "timeout", f"nothing came for {self._silence_s:g} s", answered=True
+                "body", "timeout", f"nothing more within {within_s:g} s", answered=True
             ) from None
 
     async def aclose(self) -> None:
@@ -64,6 +68,7 @@ class SimulatedUpstream:
         if resource is None:
             await trio.lowlevel.checkpoint()
             raise UpstreamFailure("connect", "dns", "no such host")
+        ends_at = trio.current_time() + (math.inf if request.whole_s is None else request.whole_s)
         body = request.body
         if not isinstance(body, bytes):
             body = await _read(body, request.timeout_s)
@@ -77,7 +82,7 @@ class SimulatedUpstream:
             raise UpstreamFailure(
                 "head", "timeout", f"no answer within {request.timeout_s:g} s"
             ) from None
-        return SimulatedResponse(playback, request.silence_s)
+        return SimulatedResponse(playback, request.silence_s, ends_at)
 
     async def forget(self, instance: str) -> None:
         """There are no connections to close."""

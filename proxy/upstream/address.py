@@ -29,6 +29,16 @@ _QUERY_SAFE: Final = "!$&'()*+,;:@/?%=-._~"
 """What may stand in a query as it is (RFC 3986 section 3.4); `%` because it comes encoded."""
 
 
+def dated_surface(config: InstanceConfig) -> bool:
+    """Whether `config`'s instance speaks Azure's dated API, whose paths name the deployment; on
+    the other surfaces the body does."""
+    return (
+        config.provider_type == "azure"
+        and config.api_version not in _AZURE_V1
+        and not config.api_base.endswith("/openai/v1")
+    )
+
+
 def endpoint(
     config: InstanceConfig, operation: str, deployment: str | None = None, query: bytes = b""
 ) -> str:
@@ -43,16 +53,16 @@ def endpoint(
     """
     base = config.api_base
     version = b""
-    if config.provider_type == "generic":
-        root = base if _ENDS_IN_VERSION.search(base) else f"{base}/v1"
-    elif base.endswith("/openai/v1") or config.api_version in _AZURE_V1:
-        root = f"{base.removesuffix('/v1').removesuffix('/openai')}/openai/v1"
-        version = _AZURE_V1.get(config.api_version, b"")
-    else:
+    if dated_surface(config):
         root = f"{base.removesuffix('/openai')}/openai"
         version = b"api-version=" + config.api_version.encode()
         if deployment is not None:
             root = f"{root}/deployments/{_segment(deployment)}"
+    elif config.provider_type == "azure":
+        root = f"{base.removesuffix('/v1').removesuffix('/openai')}/openai/v1"
+        version = _AZURE_V1.get(config.api_version, b"")
+    else:
+        root = base if _ENDS_IN_VERSION.search(base) else f"{base}/v1"
     path = "/".join(map(_segment, operation.split("/")))
     full_query = _joined(version, query)
     return f"{root}/{path}?{full_query}" if full_query else f"{root}/{path}"

@@ -63,15 +63,19 @@ class Connection:
         whatever reading `body` raises.
         """
         self.answer.expect(method)
+        upload = None
+        if not isinstance(body, bytes):
+            body.rewind()
+            upload, body = body, b""
         try:
-            if not isinstance(body, bytes):
-                body.rewind()
-                self._link.write(head)
-            elif self._write(head, body):
-                return await self._read_head()
+            sent = self._write(head, body)
         except (OSError, trio.ClosedResourceError) as error:
-            return await self._read_last_words(self._failure("send", error))
-        return await self._converse(Upload(self._link, None if isinstance(body, bytes) else body))
+            await self._read_last_words(self._failure("send", error))
+            return
+        if sent and upload is None:
+            await self._read_head()
+        else:
+            await self._converse(Upload(self._link, upload))
 
     def _write(self, head: bytes, body: bytes) -> bool:
         if len(body) <= JOIN_BYTES:
@@ -119,14 +123,14 @@ class Connection:
             raise unanswered
         raise UpstreamFailure("send", unanswered.kind, unanswered.detail) from unanswered
 
-    async def read_piece(self, silence_s: float) -> bytes:
+    async def read_piece(self, silence_s: float, ends_at: float) -> bytes:
         """The next piece of the body; b"" once it is complete.
 
         Errors: `UpstreamFailure`, after all pieces that came before the fault, and when none
-        comes for `silence_s`.
+        comes for `silence_s` or until `ends_at`.
         """
         answer = self.answer
-        self._watch.set_deadline(self, trio.current_time() + silence_s)
+        self._watch.set_deadline(self, min(trio.current_time() + silence_s, ends_at))
         while True:
             if answer.failed is not None:
                 raise UpstreamFailure("body", *answer.failed, answered=True)

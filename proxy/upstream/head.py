@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from proxy.upstream.origin import Origin
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET: Final = re.compile(r"[!-~]+")
+_TARGET: Final = re.compile(r'[!"$-~]+')
+"""Printable ASCII but `#`, which is nobody's business on the wire."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 """Methods for which an absent body is not worth a `content-length: 0` (RFC 9110 section 8.6)."""
 

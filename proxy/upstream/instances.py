@@ -53,14 +53,9 @@ class InstancePools:
         route = self._routes.get(config.name)
         if route is None or route.config is not config:
             route = self._route(config)
-        method = request.method
-        return await route.pool.send(
-            method,
-            head(route.opening(method, request.url), method, request.headers, request.body),
-            request.body,
-            request.timeout_s,
-            request.silence_s,
-        )
+        start = route.opening(request.method, request.url)
+        whole_head = head(start, request.method, request.headers, request.body)
+        return await route.pool.send(request, whole_head)
 
     def _route(self, config: InstanceConfig) -> _Route:
         try:

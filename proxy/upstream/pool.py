@@ -27,6 +27,16 @@ class Dialer(Protocol):
         ...
 
 
+class Request(Protocol):
+    """What of an `UpstreamRequest` matters here; its address and headers are in the head."""
+
+    method: str
+    body: bytes | UploadBody
+    timeout_s: float
+    silence_s: float
+    whole_s: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
     """`connections`: in use at the same time; nobody ever waits for one, a request beyond the
@@ -87,44 +97,38 @@ class OriginPool:
         self._closed = 0
         self._retired = False
 
-    async def send(
-        self, method: str, head: bytes, body: bytes | UploadBody, timeout_s: float, silence_s: float
-    ) -> Response:
+    async def send(self, request: Request, head: bytes) -> Response:
         """Sends a request, its `head` complete, and waits for the head of the answer.
 
         A kept connection may have been closed by the other side in the very moment of its reuse.
         If it ends without a byte of an answer, the request is sent once more, on a new one.
-        Errors: `UpstreamFailure`, and whatever reading `body` raises.
+        Errors: `UpstreamFailure`, and whatever reading the body raises.
         """
         now = trio.current_time()
-        deadline = now + timeout_s
         connection = self._take_idle(now)
         if connection is not None:
             try:
-                return await self._exchange(connection, method, head, body, deadline, silence_s)
+                return await self._exchange(connection, request, head, now)
             except UpstreamFailure as stale:
                 if stale.answered or stale.kind != "reset":
                     raise
-        connection = await self._open(deadline)
-        return await self._exchange(connection, method, head, body, deadline, silence_s)
+        connection = await self._open(now + request.timeout_s)
+        return await self._exchange(connection, request, head, now)
 
     async def _exchange(
-        self,
-        connection: Connection,
-        method: str,
-        head: bytes,
-        body: bytes | UploadBody,
-        deadline: float,
-        silence_s: float,
+        self, connection: Connection, request: Request, head: bytes, started: float
     ) -> Response:
-        self._watch.set_deadline(connection, deadline)
+        self._watch.set_deadline(connection, started + request.timeout_s)
         try:
-            await connection.request(method, head, body)
+            await connection.request(request.method, head, request.body)
         except BaseException:
             self.drop(connection)
             raise
         connection.deadline = math.inf
-        return Response(connection, silence_s)
+        whole_s = request.whole_s
+        return Response(
+            connection, request.silence_s, math.inf if whole_s is None else started + whole_s
+        )
 
     def _take_idle(self, now: float) -> Connection | None:
         while self._idle:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import UpstreamFailure
 
 if TYPE_CHECKING:
@@ -15,23 +17,26 @@ class Response:
     """Holds the connection for only as long as the body is not complete: an answer that came
     with its head in one piece has already given it back.
 
-    A body that was cut never looks like a complete one: after a failure, a cancelled read or
-    `aclose` before the end, reading raises.
+    A body that was cut never looks like a complete one: after a failure, or `aclose` before the
+    end, reading raises.
     """
 
-    __slots__ = ("_connection", "_cut", "_ready", "_silence_s", "headers", "status")
+    __slots__ = ("_connection", "_cut", "_ends_at", "_ready", "_silence_s", "headers", "status")
 
-    def __init__(self, connection: Connection, silence_s: float) -> None:
+    def __init__(self, connection: Connection, silence_s: float, ends_at: float) -> None:
+        """`silence_s`: for each piece; `ends_at`: for the whole body, event streams excepted."""
         answer = connection.answer
         self.status = answer.status
         self.headers: Headers = answer.headers
-        self._silence_s = silence_s
         self._cut = False
         self._ready = answer.take()
-        self._connection: Connection | None = connection
+        self._connection: Connection | None = None
         if answer.complete:
-            self._connection = None
             connection.owner.give_back(connection)
+            return
+        self._connection = connection
+        self._silence_s = silence_s
+        self._ends_at = math.inf if is_event_stream(answer.headers) else ends_at
 
     async def read_chunk(self) -> bytes:
         """Everything that one receive brought, b"" at the end. Errors: `UpstreamFailure` with
@@ -44,11 +49,7 @@ class Response:
             if self._cut:
                 raise UpstreamFailure("body", "other", "closed before its end", answered=True)
             return b""
-        try:
-            data = await connection.read_piece(self._silence_s)
-        except BaseException:
-            self._close(connection)
-            raise
+        data = await connection.read_piece(self._silence_s, self._ends_at)
         if connection.answer.complete:
             self._connection = None
             connection.owner.give_back(connection)
@@ -57,10 +58,7 @@ class Response:
     async def aclose(self) -> None:
         """Idempotent. Not a checkpoint."""
         self._ready = b""
-        if self._connection is not None:
-            self._close(self._connection)
-
-    def _close(self, connection: Connection) -> None:
-        self._connection = None
-        self._cut = True
-        connection.owner.drop(connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._cut = True
+            connection.owner.drop(connection)

@@ -1,13 +1,14 @@
 """The pool under `httpx`: for everything that speaks HTTP but is not the request path.
 
 httpx's own pool is not used because it loses connection slots when a request is cancelled while
-it waits for one (encode/httpcore issue 1093); this one has no waiting.
+it waits for one (encode/httpcore#1093); in this one nobody waits.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,6 +22,7 @@ from proxy.upstream.pool import OriginPool, PoolLimits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from proxy.exchange.ports import UploadBody
     from proxy.upstream.pool import Dialer
     from proxy.upstream.response import Response
     from proxy.upstream.watch import Watch
@@ -50,26 +52,17 @@ class PoolTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Errors: those of httpx (`httpx.TransportError`)."""
-        timeout = request.extensions.get("timeout", {})
-        connect_s = _seconds(timeout.get("connect"))
-        read_s = _seconds(timeout.get("read"))
+        call = await _call(request)
         target = request.url.raw_path.decode("ascii")
         headers = [
             (name.lower(), value)
             for name, value in request.headers.raw
             if name.lower() not in _OURS
         ]
-        body = await _body(request)
         try:
             pool = self._pool(str(request.url.copy_with(userinfo=b"")))
-            start = opening(pool.origin, request.method, target)
-            response = await pool.send(
-                request.method,
-                head(start, request.method, headers, body),
-                body,
-                connect_s + read_s,
-                read_s,
-            )
+            start = opening(pool.origin, call.method, target)
+            response = await pool.send(call, head(start, call.method, headers, call.body))
         except UpstreamFailure as failure:
             raise _httpx_error(failure, request) from failure
         return httpx.Response(
@@ -140,6 +133,21 @@ class _RequestStream:
                 return b""
             if piece:
                 return piece
+
+
+@dataclass(slots=True)
+class _Call:
+    method: str
+    body: bytes | UploadBody
+    timeout_s: float
+    silence_s: float
+    whole_s: float | None = None
+
+
+async def _call(request: httpx.Request) -> _Call:
+    timeout = request.extensions.get("timeout", {})
+    connect_s, read_s = _seconds(timeout.get("connect")), _seconds(timeout.get("read"))
+    return _Call(request.method, await _body(request), connect_s + read_s, read_s)
 
 
 async def _body(request: httpx.Request) -> bytes | _RequestStream:

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from operator import ne
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from actors.policy.selection import (
     STRATEGIES,
     STRETCH,
     Pool,
+    Rendezvous,
     Selector,
     Strategy,
-    rendezvous,
+    key_hash,
 )
 
 if TYPE_CHECKING:
@@ -319,36 +320,45 @@ def test_a_grant_while_iterating_repeats_nobody() -> None:
 KEYS = [f"key-{n}".encode() for n in range(4000)]
 
 
+def claims(key: bytes, weights: dict[str, int]) -> list[str]:
+    ordered = Rendezvous([instance(name, weight) for name, weight in weights.items()])
+    return [candidate.config.name for candidate in ordered.order(key_hash(key))]
+
+
+def evenly(names: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(names, 1)
+
+
 @given(st.binary(max_size=200), st.sets(st.text(max_size=20), max_size=20), st.randoms())
-def test_rendezvous_depends_on_the_set_of_names_only(
+def test_claims_depend_on_the_set_of_names_only(
     key: bytes, members: set[str], rng: random.Random
 ) -> None:
     shuffled = sorted(members)
     rng.shuffle(shuffled)
-    order = rendezvous(key, shuffled)
-    assert order == rendezvous(key, sorted(members))
+    order = claims(key, evenly(shuffled))
+    assert order == claims(key, evenly(sorted(members)))
     assert set(order) == members
     assert len(order) == len(members)
 
 
-def test_rendezvous_does_not_change_between_versions() -> None:
+def test_claims_do_not_change_between_versions() -> None:
     """Keys that were bound to an instance before an upgrade must find it after."""
-    assert rendezvous(b"tenant-1", ["east", "west", "north"]) == ["west", "east", "north"]
+    assert claims(b"tenant-1", evenly(["east", "west", "north"])) == ["west", "north", "east"]
 
 
-def test_rendezvous_moves_only_what_the_new_name_takes() -> None:
+def test_a_new_instance_moves_only_the_keys_that_it_takes() -> None:
     old = [f"i{n}" for n in range(9)]
     moved = 0
     for key in KEYS:
-        before, after = rendezvous(key, old), rendezvous(key, [*old, "new"])
+        before, after = claims(key, evenly(old)), claims(key, evenly([*old, "new"]))
         assert [name for name in after if name != "new"] == before
         moved += after[0] == "new"
     assert moved / len(KEYS) == pytest.approx(0.1, abs=0.02)
 
 
-def test_rendezvous_shares_keys_by_weight() -> None:
+def test_keys_are_shared_by_weight() -> None:
     weights = {"a": 600, "b": 300, "c": 100, "idle": 0}
-    orders = [rendezvous(key, weights, weights) for key in KEYS]
+    orders = [claims(key, weights) for key in KEYS]
     firsts = shares([order[0] for order in orders])
     assert firsts["a"] == pytest.approx(0.6, abs=0.02)
     assert firsts["b"] == pytest.approx(0.3, abs=0.02)
@@ -356,10 +366,20 @@ def test_rendezvous_shares_keys_by_weight() -> None:
     assert all(order[-1] == "idle" for order in orders)
 
 
-def test_rendezvous_does_not_confuse_key_and_name() -> None:
-    members = [f"i{n}" for n in range(8)]
-    same = sum(
-        rendezvous(key, members) == rendezvous(key + b"i", [name[1:] for name in members])
-        for key in islice(KEYS, 100)
-    )
-    assert same <= 2
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "failover"])
+def test_a_key_prefers_one_instance_and_lists_all(strategy: Strategy) -> None:
+    pool = make(strategy, [instance(name) for name in "abcdef"])
+    orders = {
+        tuple(c.config.name for c in pool.preferring(key_hash(b"tenant"), NOW)) for _ in range(5)
+    }
+    assert len(orders) == 1
+    assert sorted(orders.pop()) == list("abcdef")
+
+
+def test_a_key_does_not_reach_over_a_tier_nor_change_a_strict_order() -> None:
+    roster = [instance("late", priority=900), instance("a"), instance("b")]
+    for number in range(50):
+        key = key_hash(b"%d" % number)
+        assert [c.config.name for c in make("priority", roster).preferring(key, NOW)][2] == "late"
+        strict = make("failover", roster)
+        assert list(strict.preferring(key, NOW)) == list(strict.order(NOW))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from quart_trio.testing import TrioClient
 from simulator_calls import CHAT, HELLO, deployment, resource, sse_events
-from trio.testing import MockClock
 
 from proxy.simulator.app import create_app
 from proxy.simulator.deployment import Latency
 from proxy.simulator.faults import Fault
-from proxy.simulator.resource import Resource
+
+if TYPE_CHECKING:
+    from quart_trio.testing import TrioClient
+    from trio.testing import MockClock
+
+    from proxy.simulator.resource import Resource
 
 KEY = {"api-key": "simulated-key"}
 BEARER = {"authorization": "Bearer simulated-key"}
@@ -80,9 +83,10 @@ async def test_a_stream_is_sent_as_it_is_generated(autojump_clock: MockClock) ->
 
 async def test_a_stream_outlives_quarts_own_time_limit(autojump_clock: MockClock) -> None:
     slow = Latency(first_token_s=300.0, per_token_s=100.0, jitter_s=0.0)
-    answer = await client(resource(deployment(latency=slow))).post(
-        SURFACES[0][0], headers=KEY, json={**HELLO, "stream": True, "max_tokens": 3}
-    )
+    with trio.fail_after(1000):
+        answer = await client(resource(deployment(latency=slow))).post(
+            SURFACES[0][0], headers=KEY, json={**HELLO, "stream": True, "max_tokens": 3}
+        )
     assert (await answer.get_data()).endswith(b"data: [DONE]\n\n")
     assert trio.current_time() == pytest.approx(600)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,9 @@ from simulator_calls import (
 from proxy.simulator.call import Answer, Piece
 from proxy.simulator.deployment import provisioned_limits
 from proxy.simulator.faults import Fault, Faults, parse_fault
-from proxy.simulator.resource import Resource
+
+if TYPE_CHECKING:
+    from proxy.simulator.resource import Resource
 
 
 def with_fault(**fault: Any) -> Resource:
@@ -137,7 +139,7 @@ def test_a_malformed_event_stands_in_the_middle_of_the_others() -> None:
     assert events[2] == b'data: {"choices":[{"delta":'
     assert events[-2] == b"data: [DONE]"
     plain = chat(with_fault(kind="malformed"))
-    with pytest.raises(ValueError, match="JSON|delimiter|Unterminated|Expecting"):
+    with pytest.raises(ValueError, match=r"JSON|delimiter|Unterminated|Expecting"):
         document(plain)
 
 
@@ -168,6 +170,7 @@ def test_an_error_in_a_stream_after_http_200(shape: str, names: list[str]) -> No
 def test_an_error_in_a_stream_is_an_error_answer_to_a_plain_call_and_bills_nothing() -> None:
     sim = with_fault(kind="error_in_stream", status=500)
     assert chat(sim).status == 500
+    assert sim.limiter("gpt-4o").tally().settled == 1
     streamed = chat(sim, stream=True)
     assert streamed.run is not None
     streamed.run.ended(1.0, 2)

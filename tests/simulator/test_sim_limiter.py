@@ -32,7 +32,7 @@ def test_the_estimate_is_charged_for_good() -> None:
     one = limiter()
     ticket = admitted(one.admit(0, 100, 500))
     one.settle(1, ticket, 100, 20)
-    assert one.standing(2).remaining_tokens == 400
+    assert one.standing(2).tokens.remaining == 400
     assert one.tally().charged_tokens == 600
     assert one.tally().served_tokens == 120
 
@@ -40,18 +40,18 @@ def test_the_estimate_is_charged_for_good() -> None:
 def test_the_estimate_is_corrected_when_the_call_ends() -> None:
     one = limiter(charging="corrected", window="sliding")
     ticket = admitted(one.admit(0, 100, 500))
-    assert one.standing(1).remaining_tokens == 400
+    assert one.standing(1).tokens.remaining == 400
     one.settle(1, ticket, 100, 20)
-    assert one.standing(1).remaining_tokens == 880
+    assert one.standing(1).tokens.remaining == 880
 
 
 def test_only_what_was_used_counts_and_only_from_the_end() -> None:
     one = limiter(charging="actual", window="sliding")
     ticket = admitted(one.admit(0, 100, 5000))
-    assert one.standing(30).remaining_tokens == 1000
+    assert one.standing(30).tokens.remaining == 1000
     one.settle(30, ticket, 100, 20)
-    assert one.standing(89).remaining_tokens == 880
-    assert one.standing(90).remaining_tokens == 1000
+    assert one.standing(89).tokens.remaining == 880
+    assert one.standing(90).tokens.remaining == 1000
 
 
 def test_actual_counting_refuses_once_there_is_no_room_at_all() -> None:
@@ -66,7 +66,7 @@ def test_settling_twice_counts_once() -> None:
     one.settle(1, ticket, 100, 0)
     one.settle(2, ticket, 500, 500)
     assert one.tally().settled == 1
-    assert one.standing(2).remaining_tokens == 900
+    assert one.standing(2).tokens.remaining == 900
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_a_refused_call_counts(
     admitted(one.admit(0, 900, 0))
     refused(one.admit(1, 500, 0))
     standing = one.standing(2)
-    assert (standing.remaining_requests, standing.remaining_tokens) == (
+    assert (standing.requests.remaining, standing.tokens.remaining) == (
         remaining_requests,
         remaining_tokens,
     )
@@ -137,7 +137,7 @@ def test_requests_per_minute_follow_from_the_ratio_unless_given() -> None:
 def test_a_dip_lowers_the_limit_for_its_time() -> None:
     dip = Steps(1.0, ((100, 0.5), (200, 1.0)))
     one = Limiter(Limits(tpm=1000, rpm=0, effective=dip), origin_s=1000)
-    assert [one.standing(at).limit_tokens for at in (1000, 1099, 1100, 1199, 1200)] == [
+    assert [one.standing(at).tokens.limit for at in (1000, 1099, 1100, 1199, 1200)] == [
         1000,
         1000,
         500,
@@ -151,9 +151,9 @@ def test_a_dip_lowers_the_limit_for_its_time() -> None:
 def test_a_stranger_takes_a_share_but_the_limit_looks_the_same() -> None:
     one = limiter(rpm=10, stranger=Steps(0.3))
     standing = one.standing(0)
-    assert standing.limit_tokens == 1000
-    assert standing.remaining_tokens == 700
-    assert standing.remaining_requests == 7
+    assert standing.tokens.limit == 1000
+    assert standing.tokens.remaining == 700
+    assert standing.requests.remaining == 7
     refused(one.admit(0, 701, 0))
     admitted(one.admit(0, 700, 0))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulator_calls import deployment, document, error, get, headers_of, post, resource, v1
 
 from proxy.simulator import files
-from proxy.simulator.call import Answer
-from proxy.simulator.resource import Resource
+
+if TYPE_CHECKING:
+    from proxy.simulator.call import Answer
+    from proxy.simulator.resource import Resource
 
 BOUNDARY = "the-boundary"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulator_calls import (
@@ -21,9 +21,11 @@ from simulator_calls import (
 )
 
 from actors.clock import WallClock
-from proxy.simulator.call import Answer
 from proxy.simulator.deployment import provisioned_limits
 from proxy.simulator.limiter import Limits
+
+if TYPE_CHECKING:
+    from proxy.simulator.call import Answer
 
 HINTS = ("retry-after-ms", "retry-after", "x-ratelimit-reset-tokens", "x-rate-limit-reset-tokens")
 
@@ -74,6 +76,18 @@ def test_header_modes(mode: Any, expected: dict[str, str]) -> None:
     sim = resource(deployment(limits=Limits(tpm=1000), headers=mode))
     headers = headers_of(chat(sim, max_tokens=100))
     assert {name: value for name, value in headers.items() if "ratelimit" in name} == expected
+
+
+def test_what_has_no_limit_has_no_header() -> None:
+    sim = resource(deployment(limits=Limits(tpm=1000, rpm=0)))
+    names = {name for name in headers_of(chat(sim)) if "ratelimit" in name}
+    assert names == {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens"}
+
+
+def test_a_hint_is_not_contradicted_by_the_other_headers() -> None:
+    answer = refused(hint="reset", headers="unknown")
+    resets = [value for name, value in answer.headers if name == b"x-ratelimit-reset-tokens"]
+    assert resets == [b"40"]
 
 
 def test_a_call_without_a_limit_is_charged_what_the_service_assumes() -> None:

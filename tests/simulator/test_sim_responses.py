@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulator_calls import (
@@ -18,8 +18,10 @@ from simulator_calls import (
 )
 
 from proxy.simulator.deployment import Latency
-from proxy.simulator.resource import Resource
 from proxy.simulator.text import answer_text
+
+if TYPE_CHECKING:
+    from proxy.simulator.resource import Resource
 
 
 def create(to: Resource, *, now: float = 0.0, **body: Any) -> Any:

@@ -171,6 +171,13 @@ def test_a_blocked_prompt_is_refused_streamed_or_not() -> None:
         assert body["innererror"]["content_filter_result"]["violence"]["filtered"] is True
 
 
+def test_a_refused_prompt_uses_nothing() -> None:
+    sim = resource(deployment(limits=Limits(tpm=1000, charging="corrected")))
+    chat(sim, messages=[{"role": "user", "content": BLOCKED_PROMPT}], max_tokens=100)
+    assert sim.limiter("gpt-4o").standing(0).tokens.remaining == 1000
+    assert sim.limiter("gpt-4o").tally().settled == 1
+
+
 def test_a_blocked_answer_is_cut_short() -> None:
     body = document(
         chat(
@@ -190,7 +197,7 @@ def test_a_prompt_that_is_too_long_and_the_charge_for_it() -> None:
     assert (answer.status, error(answer)["code"]) == (400, "context_length_exceeded")
     assert "maximum context length is 100 tokens" in error(answer)["message"]
     assert "resulted in 116 tokens" in error(answer)["message"]
-    assert sim.limiter("gpt-4o").standing(0).remaining_tokens == 1000 - 116
+    assert sim.limiter("gpt-4o").standing(0).tokens.remaining == 1000 - 116
 
 
 def test_pictures_count_by_detail() -> None:

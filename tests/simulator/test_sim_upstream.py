@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -17,8 +17,10 @@ from proxy.exchange.ports import Upstream, UpstreamFailure, UpstreamRequest, Ups
 from proxy.simulator.deployment import Latency
 from proxy.simulator.faults import Fault
 from proxy.simulator.limiter import Limits
-from proxy.simulator.resource import Resource
 from proxy.simulator.upstream import SimulatedUpstream
+
+if TYPE_CHECKING:
+    from proxy.simulator.resource import Resource
 
 HOST = "sim.openai.azure.com"
 STEADY = Latency(first_token_s=1.0, per_token_s=0.5, jitter_s=0.0)
@@ -60,7 +62,9 @@ async def test_a_plain_answer_comes_when_it_is_generated(autojump_clock: MockClo
     assert trio.current_time() == pytest.approx(0.25 + 1 + 4 * 0.5)
     assert response.status == 200
     assert (b"x-ms-deployment-name", b"gpt-4o") in response.headers
-    body = json.loads(await read_all(response))
+    content = await read_all(response)
+    assert (b"content-length", b"%d" % len(content)) in response.headers
+    body = json.loads(content)
     assert body["created"] == 1_800_000_000
     assert sim.limiter("gpt-4o").tally().served_tokens == body["usage"]["total_tokens"] == 12
 
@@ -76,6 +80,26 @@ async def test_a_stream_comes_token_by_token(autojump_clock: MockClock) -> None:
     # Filter and role at once, the first token after a second and its own half, then the rest.
     assert times == pytest.approx([0, 0, 1.5, 2.0, 2.5, 3.0, 3.0, 3.0])
     assert sse_events(stream)[-1] == (None, "[DONE]")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_answer_generated_counts(autojump_clock: MockClock, stream: bool) -> None:
+    sim = steady()
+    await read_all(await upstream(sim).send(request(n=3, stream=stream)))
+    assert sim.limiter("gpt-4o").tally().served_tokens == 8 + 3 * 4
+    assert trio.current_time() == pytest.approx(3)
+
+
+async def test_jitter_spreads_the_times_but_not_the_mean(autojump_clock: MockClock) -> None:
+    latency = Latency(first_token_s=1.0, per_token_s=0.02, jitter_s=0.01)
+    to = upstream(resource(deployment(latency=latency, answer_tokens=(100, 100))))
+    taken = []
+    for _ in range(50):
+        begun = trio.current_time()
+        await read_all(await to.send(request(max_tokens=100)))
+        taken.append(trio.current_time() - begun)
+    assert len(set(taken)) == 50
+    assert sum(taken) / 50 == pytest.approx(3.0, abs=0.1)
 
 
 async def test_generation_does_not_wait_for_a_slow_reader(autojump_clock: MockClock) -> None:
@@ -138,6 +162,19 @@ async def test_a_slow_head_and_a_slow_token_time_out(autojump_clock: MockClock) 
     await read_all(await to.send(request(timeout_s=3.0)))
 
 
+async def test_a_whole_body_has_its_time_and_a_stream_has_not(autojump_clock: MockClock) -> None:
+    sim = steady()
+    sim.faults.inject(Fault(kind="trickle", every_s=2.0, piece_bytes=1000))
+    sent = request(silence_s=5)
+    sent.whole_s = 6.5
+    late = await failure(upstream(sim), sent)
+    assert (late.phase, late.kind) == ("body", "timeout")
+    assert trio.current_time() == pytest.approx(6.5)
+    sent = request(stream=True, silence_s=5)
+    sent.whole_s = 6.5
+    assert (await read_all(await upstream(sim).send(sent))).endswith(b"[DONE]\n\n")
+
+
 async def test_an_unknown_host(autojump_clock: MockClock) -> None:
     failed = await failure(SimulatedUpstream({}), request())
     assert (failed.phase, failed.kind, failed.answered) == ("connect", "dns", False)
@@ -189,7 +226,7 @@ async def test_the_charge_of_a_cancelled_call_stays_where_the_estimate_stands(
     sim = resource(deployment(latency=STEADY, limits=Limits(tpm=1000, rpm=0)))
     with trio.move_on_after(0.1):
         await upstream(sim).send(request(max_tokens=500))
-    assert sim.limiter("gpt-4o").standing(0.1).remaining_tokens == 1000 - 508
+    assert sim.limiter("gpt-4o").standing(0.1).tokens.remaining == 1000 - 508
 
 
 class Upload:

@@ -36,6 +36,7 @@ async def pools(
         await nursery.start(watch.run)
         made = InstancePools(dialer, watch, limits, environ or {})
         yield made
+        assert all(each.in_use == 0 for each in made.statistics().values())
         made.close()
         if isinstance(dialer, MemoryDialer):
             assert dialer.open_links == 0

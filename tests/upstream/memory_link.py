@@ -37,6 +37,7 @@ class MemoryLink:
         if self.closed:
             raise OSError(9, "Bad file descriptor")
         if self.write_error is not None:
+            self.sent += data
             self.on_write(self)
             raise self.write_error
         self._unsent += data
@@ -109,6 +110,7 @@ class MemoryDialer:
         self.delay_s = 0.0
         self.error: Exception | None = None
         self.window: float = float("inf")
+        self.write_error: OSError | None = None
         self._served: dict[MemoryLink, int] = {}
 
     async def dial(self, origin: Origin) -> MemoryLink:
@@ -117,6 +119,7 @@ class MemoryDialer:
             raise self.error
         link = MemoryLink(origin, self._respond)
         link.window = self.window
+        link.write_error = self.write_error
         self.links.append(link)
         return link
 

@@ -84,6 +84,7 @@ BAD = {
     "huge length": OK + b"content-length: 99999999999999999999\r\n\r\na",
     "gzip coding": OK + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "two codings": OK + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": OK + b"transfer-encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
     "identity": OK + b"transfer-encoding: identity\r\n\r\nabc",
     "bare LF": b"HTTP/1.1 200 OK\ncontent-length: 1\n\na",
     "space before colon": OK + b"content-length : 1\r\n\r\na",

@@ -58,7 +58,14 @@ def test_plain_http_through_a_proxy_names_the_whole_address() -> None:
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("GET /", "/"), ("", "/"), ("GET", "/a b"), ("GET", "/\r\nx: y"), ("GET", "")],
+    [
+        ("GET /", "/"),
+        ("", "/"),
+        ("GET", "/a b"),
+        ("GET", "/a#b"),
+        ("GET", "/\r\nx: y"),
+        ("GET", ""),
+    ],
 )
 def test_a_malformed_request_line_is_refused(method: str, target: str) -> None:
     with pytest.raises(UpstreamFailure):
@@ -70,9 +77,9 @@ def test_a_malformed_request_line_is_refused(method: str, target: str) -> None:
     st.lists(st.tuples(st.sampled_from([b"a", b"b\n", b"c\r\nd", b"e\0"]), st.binary(max_size=8)))
 )
 def test_no_header_leaves_its_line(headers: list[tuple[bytes, bytes]]) -> None:
-    try:
-        sent = head(b"", "GET", headers, b"")
-    except UpstreamFailure:
-        assert any(set(name + value) & set(b"\r\n\0") for name, value in headers)
+    if any(set(name + value) & set(b"\r\n\0") for name, value in headers):
+        with pytest.raises(UpstreamFailure):
+            head(b"", "GET", headers, b"")
     else:
-        assert sent.split(b"\r\n") == [*(b"%b: %b" % line for line in headers), b"", b""]
+        lines = head(b"", "GET", headers, b"").split(b"\r\n")
+        assert lines == [*(b"%b: %b" % line for line in headers), b"", b""]

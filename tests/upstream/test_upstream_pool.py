@@ -310,6 +310,7 @@ async def test_each_silence_in_a_body_has_its_own_time(autojump_clock: MockClock
                 await trio.sleep(9)
                 dialer.links[0].deliver(chunk(b"x"))
 
+        await trio.sleep(20)  # The head came in time; what follows has its own.
         nursery.start_soon(talk)
         start = trio.current_time()
         for _ in range(4):
@@ -323,6 +324,35 @@ async def test_each_silence_in_a_body_has_its_own_time(autojump_clock: MockClock
         assert trio.current_time() - resumed == pytest.approx(10, abs=0.02)
         with pytest.raises(UpstreamFailure):
             await response.read_chunk()
+        await response.aclose()
+        with pytest.raises(UpstreamFailure):
+            await response.read_chunk()
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_a_body_has_its_time_as_a_whole_unless_it_is_an_event_stream(
+    autojump_clock: MockClock, kind: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    dialer = MemoryDialer([head.encode()])
+    async with pools(dialer) as upstream, trio.open_nursery() as nursery:
+        start = trio.current_time()
+        response = await upstream.send(request(silence_s=10, whole_s=30))
+
+        async def talk() -> None:
+            for _ in range(8):
+                await trio.sleep(5)
+                dialer.links[0].deliver(chunk(b"x"))
+            dialer.links[0].deliver(b"0\r\n\r\n")
+
+        nursery.start_soon(talk)
+        if kind == "text/event-stream":
+            assert await read(response) == b"x" * 8
+        else:
+            with pytest.raises(UpstreamFailure) as caught:
+                await read(response)
+            assert (caught.value.phase, caught.value.kind) == ("body", "timeout")
+            assert trio.current_time() - start == pytest.approx(30, abs=0.02)
 
 
 async def test_framing_alone_does_not_break_a_silence(autojump_clock: MockClock) -> None:
@@ -458,6 +488,19 @@ async def test_the_last_words_of_an_upstream_that_breaks_off_are_heard(large: bo
             response = await upstream.send(request(body=b"x" * 100_000 if large else b"{}"))
         assert (response.status, await read(response)) == (400, b"no")
         assert counts(upstream) == PoolStatistics(opened=1, reused=1, closed=1)
+
+
+@pytest.mark.parametrize(("words", "phase"), [(b"", "send"), (b"HTTP/1.1 400 Bad", "head")])
+async def test_a_connection_that_breaks_while_sending(words: bytes, phase: str) -> None:
+    dialer = MemoryDialer()
+    dialer.write_error = BrokenPipeError(32, "Broken pipe")
+    dialer.answers = ([words, b""] if words else [b""],)
+    async with pools(dialer) as upstream:
+        with pytest.raises(UpstreamFailure) as caught:
+            await upstream.send(request())
+        failure = caught.value
+        assert (failure.phase, failure.kind, failure.answered) == (phase, "reset", bool(words))
+        assert counts(upstream) == PoolStatistics(opened=1, closed=1)
 
 
 async def test_time_runs_out_while_sending(autojump_clock: MockClock) -> None:

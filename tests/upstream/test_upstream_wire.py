@@ -101,6 +101,7 @@ async def test_what_came_before_the_fault_is_delivered() -> None:
         with pytest.raises(UpstreamFailure):
             while data := await response.read_chunk():
                 received += data
+        await response.aclose()
         assert received == event("0") + event("1")
 
 
