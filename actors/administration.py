@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 import trio
@@ -11,7 +12,9 @@ from actors.mailbox import Mailbox, MailboxClosed, Reply
 from actors.messages import (
     AddInstance,
     Instance,
+    Migrate,
     ReadInstances,
+    ReloadConfig,
     RemoveInstance,
     SupervisorRequest,
     UpdateConfig,
@@ -21,13 +24,19 @@ from actors.messages import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.changes import Difference
+    from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
 
 T = TypeVar("T")
 
 
 class Administration:
-    """Every method waits for the supervisor's answer and raises what it was refused with."""
+    """Every method waits for the supervisor's answer and raises what it was refused with.
+
+    What changes the configuration takes over an edit of its file first: `InvalidEdit` if it
+    can't.
+    """
 
     def __init__(self, supervisor: Mailbox[SupervisorRequest, Never]) -> None:
         self._supervisor = supervisor
@@ -65,6 +74,25 @@ class Administration:
         `StoreFailed`."""
         reply: Reply[None] = Reply()
         await self._ask(RemoveInstance(name, reply), reply)
+
+    async def migrate(self, document: object, *, overwrite: bool) -> MigrationPlan:
+        """What was done of the earlier system's `document`; durable when it returns.
+
+        Errors: `InvalidChange`, `StoreFailed`.
+        """
+        reply: Reply[MigrationPlan] = Reply()
+        return await self._ask(Migrate(document, overwrite, reply), reply)
+
+    async def reload(self, *, discard: bool = False) -> Difference:
+        """What is different now that the edited configuration file is in force; with `discard`,
+        the file is put back to what was in force. Errors: `InvalidEdit`, `StoreFailed`."""
+        reply: Reply[Difference] = Reply()
+        return await self._ask(ReloadConfig(reply, discard), reply)
+
+    def reload_soon(self) -> None:
+        """As `reload`, without waiting: the supervisor logs what comes of it. Never blocks."""
+        with suppress(trio.WouldBlock, MailboxClosed):  # there is more urgent work, or an end
+            self._supervisor.offer(ReloadConfig(Reply()))
 
     async def _ask(self, message: SupervisorRequest, reply: Reply[T]) -> T:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -91,6 +92,46 @@ def merged_state(current: InstanceState, changes: object) -> dict[str, Any]:
     merged = _validated(InstanceState, {**current.model_dump(), **given})
     _require(_counter_problems(merged, given))
     return {field: getattr(merged, field) for field in given if field != "name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From one set of configurations to another: instances by name. `changed`: with the names of
+    the fields whose value is another. False if there is none."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def __str__(self) -> str:
+        changed = [f"{name} ({', '.join(fields)})" for name, fields in self.changed.items()]
+        parts = (("added", self.added), ("removed", self.removed), ("changed", changed))
+        return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+
+
+def difference(old: Mapping[str, InstanceConfig], new: Mapping[str, InstanceConfig]) -> Difference:
+    return Difference(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        changed={
+            name: fields
+            for name, config in new.items()
+            if name in old and (fields := _changed_fields(old[name], config))
+        },
+    )
+
+
+def _changed_fields(old: InstanceConfig, new: InstanceConfig) -> tuple[str, ...]:
+    if old == new:
+        return ()
+    before, after = old.model_dump(), new.model_dump()
+    absent = object()
+    return tuple(
+        name for name in {**before, **after} if before.get(name, absent) != after.get(name, absent)
+    )
 
 
 def mask_secret(key: str) -> str:

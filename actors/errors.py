@@ -31,6 +31,21 @@ class StoreFailed(ChangeRefused):
     """The file could not be written, so the change was not made."""
 
 
+class InvalidEdit(ChangeRefused):
+    """Somebody has edited the configuration file, and what it says now can't be used.
+
+    What it said before is still in force, and nothing is written over the edit. `problems`: as
+    those of `InvalidChange`, with places in the file instead of fields.
+    """
+
+    def __init__(self, path: str, problems: list[tuple[str, str]]) -> None:
+        (place, reason), more = problems[0], len(problems) - 1
+        others = f" (and {more} more problem{'s' * (more > 1)})" if more else ""
+        super().__init__(f"{path} was edited and can't be used: {place}: {reason}{others}")
+        self.path = path
+        self.problems = problems
+
+
 class BrokenFile(Exception):
     """A file that cannot be read as what it should be. `place`: line and column, or the field."""
 

@@ -104,7 +104,11 @@ class Leases:
         self._ids = count(1)
 
     async def acquire(
-        self, demand: Demand, wait_until: float, excluded: frozenset[str] = frozenset()
+        self,
+        demand: Demand,
+        wait_until: float,
+        excluded: frozenset[str] = frozenset(),
+        affinity: int | None = None,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
 
@@ -112,7 +116,7 @@ class Leases:
         Cancellation at any moment leaves nothing reserved.
         """
         reply: Reply[Answer] = Reply()
-        ask = Acquire(LeaseId(next(self._ids)), demand, wait_until, reply, excluded)
+        ask = Acquire(LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity)
         try:
             self._router.mailbox.offer(ask)
         except trio.WouldBlock:

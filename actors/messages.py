@@ -107,7 +107,8 @@ Answer: TypeAlias = Grant | Refused | CountFirst
 class Acquire:
     """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
 
-    `excluded`: instances that this request has already failed on.
+    `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
+    shares with requests that should meet the same instance if there is room.
     """
 
     lease_id: LeaseId
@@ -115,6 +116,7 @@ class Acquire:
     wait_until: float
     reply: Reply[Answer]
     excluded: frozenset[str] = frozenset()
+    affinity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

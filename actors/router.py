@@ -143,7 +143,8 @@ class Router:
         """
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
-        for ref in pool.order(now):
+        key = ask.affinity
+        for ref in pool.order(now) if key is None else pool.preferring(key, now):
             name = ref.config.name
             if name in ask.excluded:
                 continue

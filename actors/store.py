@@ -19,8 +19,8 @@ import trio
 from filelock import FileLock, Timeout
 
 from actors.clock import wall_now
-from actors.errors import BrokenFile, FileLocked, StoreFailed
-from actors.records import read_configs, read_states, written
+from actors.errors import BrokenFile, FileLocked, InvalidEdit, StoreFailed
+from actors.records import TOP_LEVEL, read_configs, read_states, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,6 +37,7 @@ _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 Fingerprint: TypeAlias = tuple[int, int, int]
 """Inode, size and modification time (ns): enough to see that somebody has edited the file."""
+_NO_FILE: Final = (0, 0, 0)
 
 
 class _Store:
@@ -79,12 +80,16 @@ class _Store:
         finally:
             lock.release()
 
-    def changed_on_disk(self) -> bool:
-        """Whether the file is another than the one last loaded without a problem, or saved."""
+    def changed_on_disk(self) -> Fingerprint | None:
+        """Tells one edit from another if the file is another than the one last loaded without a
+        problem, or saved; None if it is that one, or can't be seen now."""
         try:
-            return _fingerprint(os.stat(self.path)) != self._accepted
+            found = _fingerprint(os.stat(self.path))
         except FileNotFoundError:
-            return self._accepted is not None
+            found = _NO_FILE
+        except OSError:
+            return None
+        return None if found == (self._accepted or _NO_FILE) else found
 
     def _read(self) -> tuple[bytes | None, Fingerprint | None]:
         try:
@@ -161,6 +166,44 @@ class ConfigStore(_Store):
     def _parse(self, content: bytes | None) -> tuple[dict[str, InstanceConfig], list[Problem]]:
         return ({}, []) if content is None else read_configs(content, self._environ)
 
+    async def edit(self) -> Fingerprint | None:
+        """As `changed_on_disk`, without blocking."""
+        return await trio.to_thread.run_sync(self.changed_on_disk, abandon_on_cancel=True)
+
+    async def take_over(self) -> dict[str, InstanceConfig]:
+        """The configurations by name that an edit has put into the file. Checkpoints.
+
+        Errors: `InvalidEdit` if they, or the file itself, can't be used; it stays an edit then.
+        """
+        return await trio.to_thread.run_sync(self._take_over)
+
+    def _take_over(self) -> dict[str, InstanceConfig]:
+        try:
+            content, fingerprint = self._read()
+        except OSError as error:
+            raise InvalidEdit(self.path, [(TOP_LEVEL, str(error.strerror))]) from error
+        if content is None:
+            raise InvalidEdit(self.path, [(TOP_LEVEL, "the file is gone")])
+        configs, problems = self._parse(content)
+        if problems:
+            raise InvalidEdit(self.path, problems)
+        self._accepted = fingerprint
+        return configs
+
+    async def keep_edit(self) -> str | None:
+        """Copies the file to `<name>.discarded-<UTC time>` and returns that; None if there is no
+        file. Checkpoints. Errors: `StoreFailed`."""
+
+        def keep() -> str | None:
+            content, _ = self._read()
+            target = os.path.realpath(self.path)
+            return None if content is None else _write_beside(target, "discarded", content)
+
+        try:
+            return await trio.to_thread.run_sync(keep)
+        except OSError as error:
+            raise StoreFailed(f"{self.path} could not be copied: {error.strerror}") from error
+
     async def save(self, configs: Mapping[str, InstanceConfig]) -> None:
         """The file says `configs`, durably, mode 0600. Checkpoints.
 
@@ -188,8 +231,7 @@ class StateStore(_Store):
 
     def _set_aside(self) -> str:
         target = os.path.realpath(self.path)
-        moment = datetime.fromtimestamp(wall_now(), UTC)
-        aside = f"{target}.broken-{moment:%Y%m%dT%H%M%S.%fZ}"
+        aside = f"{target}.broken-{_moment()}"
         try:
             os.rename(target, aside)
         except OSError as error:
@@ -202,6 +244,25 @@ class StateStore(_Store):
         Errors: `StoreFailed`, and then the file says what it said before.
         """
         await self._save(records)
+
+
+class EarlierData:
+    """The file with the earlier system's combined data. Only read, never written. Blocks."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+
+    def read(self, limit: int) -> bytes | None:
+        """At most `limit` + 1 bytes of it; None if there is no file. Errors: `OSError`."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(limit + 1)
+        except FileNotFoundError:
+            return None
+
+    def back_up(self, content: bytes) -> str:
+        """`content` is in `<name>.backup-<UTC time>`, mode 0600, durably. Errors: `OSError`."""
+        return _write_beside(os.path.realpath(self.path), "backup", content)
 
 
 @contextmanager
@@ -236,6 +297,17 @@ def _install(target: str, content: bytes) -> Fingerprint:
             os.unlink(temporary)
         raise
     return fingerprint
+
+
+def _write_beside(target: str, label: str, content: bytes) -> str:
+    beside = f"{target}.{label}-{_moment()}"
+    _install(beside, content)
+    _sync_folder(os.path.dirname(beside))
+    return beside
+
+
+def _moment() -> str:
+    return f"{datetime.fromtimestamp(wall_now(), UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def _put_back(target: str, old: BinaryIO | None) -> Fingerprint | None:

@@ -11,35 +11,40 @@ finds its counters, leases and unread messages.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Never, Protocol, assert_never
 
 import trio
 
-from actors.changes import merged_config, merged_state
-from actors.errors import ChangeRefused, InstanceCrashed, NameTaken, UnknownInstance
+from actors.changes import Difference, difference, merged_config, merged_state
+from actors.child import Child, RestartIntensity
+from actors.errors import (
+    ChangeRefused,
+    InstanceCrashed,
+    InvalidEdit,
+    NameTaken,
+    UnknownInstance,
+)
 from actors.instance import InstanceActor
-from actors.mailbox import Mailbox, Reply
+from actors.mailbox import Mailbox, MailboxClosed, Reply
 from actors.messages import (
-    Acquire,
     AddInstance,
     AmendState,
     Instance,
-    InstanceControl,
-    InstanceRef,
-    InstanceRequest,
-    Observe,
+    Migrate,
     ReadInstances,
     Reconfigure,
+    ReloadConfig,
     RemoveInstance,
     Retire,
     RosterChanged,
-    Settle,
     SupervisorRequest,
     UpdateConfig,
     UpdateState,
 )
+from actors.migration import plan_migration
 from actors.policy.standing import Standing
 
 if TYPE_CHECKING:
@@ -48,11 +53,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.clock import WallClock
+    from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
     from actors.router import RouterAddress
 
-INSTANCE_MAILBOX: Final = 4096
-"""Undecided requests per instance; each is decided in microseconds, so this is half a second."""
 _STOPPING: Final = "the service is shutting down"
 SAVE_INTERVAL_S: Final = 1.0
 """State changes within this time are written together."""
@@ -61,36 +65,19 @@ SAVE_AT_EXIT_S: Final = 5.0
 
 
 class ConfigStorage(Protocol):
+    """See `actors.store.ConfigStore`."""
+
     async def save(self, configs: Mapping[str, InstanceConfig]) -> None: ...
+
+    async def edit(self) -> object | None: ...
+
+    async def take_over(self) -> Mapping[str, InstanceConfig]: ...
+
+    async def keep_edit(self) -> str | None: ...
 
 
 class StateStorage(Protocol):
     async def save(self, records: Mapping[str, Mapping[str, Any]]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RestartIntensity:
-    """At most `restarts` in `period_s`; the next crash within it quarantines the instance."""
-
-    restarts: int = 3
-    period_s: float = 30.0
-
-
-@dataclass(slots=True)
-class Child:
-    """All that outlives an instance's task. `config` is what is on disk; the actor follows it."""
-
-    config: InstanceConfig
-    standing: Standing
-    mailbox: Mailbox[InstanceRequest, InstanceControl]
-    crashes: deque[float] = field(default_factory=deque)
-
-    @property
-    def name(self) -> str:
-        return self.config.name
-
-    def ref(self) -> InstanceRef:
-        return InstanceRef(self.config, self.mailbox, self.standing)
 
 
 class Supervisor:
@@ -136,12 +123,9 @@ class Supervisor:
 
         Must be called inside `trio.run`.
         """
-        now = trio.current_time()
-        for name, config in configs.items():
-            child = self._child(config)
-            if name in states:
-                child.standing.restore(states[name], now, self._clock)
-            self._children[name] = child
+        self._children = {
+            name: self._child(config, states.get(name)) for name, config in configs.items()
+        }
         self._publish_roster()
 
     async def run(self) -> None:
@@ -154,11 +138,11 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 for child in self._children.values():
                     nursery.start_soon(self._guard, child, name=f"instance[{child.name}]")
-                nursery.start_soon(self._save_states, name="supervisor[save states]")
+                nursery.start_soon(self._look_after_files, name="supervisor[files]")
                 await self._serve(nursery)
         finally:
             for child in [*self._children.values(), *self._retiring]:
-                self._close(child)
+                child.close(trio.current_time())
             self._fail_unanswered()
             with trio.CancelScope(deadline=trio.current_time() + SAVE_AT_EXIT_S, shield=True):
                 await self._save_now()
@@ -170,6 +154,8 @@ class Supervisor:
 
     async def _answer(self, message: SupervisorRequest, nursery: trio.Nursery) -> None:
         try:
+            if isinstance(message, AddInstance | UpdateConfig | RemoveInstance | Migrate):
+                await self._take_over_edit(nursery)
             match message:
                 case ReadInstances(reply, names):
                     reply.set(self._read(names))
@@ -177,12 +163,16 @@ class Supervisor:
                     await self._add(config, nursery)
                     reply.set(None)
                 case UpdateConfig(name, changes, reply):
-                    reply.set(await self._update_config(name, changes))
+                    reply.set(await self._update_config(name, changes, nursery))
                 case UpdateState(name, changes, reply):
                     reply.set(await self._update_state(name, changes))
                 case RemoveInstance(name, reply):
-                    await self._remove(name)
+                    await self._remove(name, nursery)
                     reply.set(None)
+                case Migrate(document, overwrite, reply):
+                    reply.set(await self._migrate(document, overwrite, nursery))
+                case ReloadConfig(reply, discard):
+                    reply.set(await self._reload(discard, nursery))
                 case _:
                     assert_never(message)
         except ChangeRefused as refused:
@@ -195,8 +185,11 @@ class Supervisor:
 
     # -- children --------------------------------------------------------------------------
 
-    def _child(self, config: InstanceConfig) -> Child:
-        return Child(config, Standing(config, self._rng), Mailbox(INSTANCE_MAILBOX))
+    def _child(self, config: InstanceConfig, state: InstanceState | None) -> Child:
+        standing = Standing(config, self._rng)
+        if state is not None:
+            standing.restore(state, trio.current_time(), self._clock)
+        return Child(config, standing)
 
     def _actor(self, child: Child) -> InstanceActor:
         return self.actor_type(child.standing, child.mailbox, self._router, self._clock)
@@ -217,39 +210,13 @@ class Supervisor:
                     "instance %s: its task failed", child.name, extra={"instance": child.name}
                 )
                 actor.recover(error)
-                self._count_crash(child, error)
+                reason = child.count_crash(error, self._intensity, trio.current_time())
+                if reason is not None:
+                    extra = {"instance": child.name}
+                    self._log.error("instance %s: %s", child.name, reason, extra=extra)
                 await trio.lowlevel.checkpoint()
-        self._close(child)
+        child.close(trio.current_time())
         self._retiring.remove(child)
-
-    def _count_crash(self, child: Child, error: Exception) -> None:
-        """Quarantines a child that crashes too often."""
-        now = trio.current_time()
-        child.crashes.append(now)
-        while child.crashes[0] < now - self._intensity.period_s:
-            child.crashes.popleft()
-        if len(child.crashes) > self._intensity.restarts:
-            child.crashes.clear()
-            reason = (
-                f"quarantined: its task failed more than {self._intensity.restarts} times in "
-                f"{self._intensity.period_s:g} s, last with {type(error).__name__}"
-            )
-            child.standing.set_quarantine(reason, now)
-            self._log.error("instance %s: %s", child.name, reason, extra={"instance": child.name})
-
-    def _close(self, child: Child) -> None:
-        """Does the settlements still posted and refuses the rest, without a task."""
-        now = trio.current_time()
-        for message in child.mailbox.close():
-            match message:
-                case Settle(lease_id, outcome, used_tokens, evidence):
-                    child.standing.settle(lease_id, outcome, used_tokens, now, evidence)
-                case Retire() | Observe():
-                    pass
-                case Acquire() | Reconfigure() | AmendState():
-                    message.reply.fail(InstanceCrashed(f"instance {child.name} has stopped"))
-                case _:
-                    assert_never(message)
 
     def _publish_roster(self) -> None:
         self._router.mailbox.tell(
@@ -278,23 +245,14 @@ class Supervisor:
     async def _add(self, config: InstanceConfig, nursery: trio.Nursery) -> None:
         if config.name in self._children:
             raise NameTaken(config.name)
-        await self._config_store.save({**self._configs(), config.name: config})
-        child = self._children[config.name] = self._child(config)
-        nursery.start_soon(self._guard, child, name=f"instance[{config.name}]")
-        self._publish_roster()
+        await self._change({**self._configs(), config.name: config}, nursery)
 
-    async def _update_config(self, name: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
-        child = self._existing(name)
-        config, changed = merged_config(child.config, changes)
+    async def _update_config(
+        self, name: str, changes: Mapping[str, Any], nursery: trio.Nursery
+    ) -> tuple[str, ...]:
+        config, changed = merged_config(self._existing(name).config, changes)
         if changed:
-            await self._config_store.save({**self._configs(), name: config})
-            child.config = config
-            reply: Reply[None] = Reply()
-            child.mailbox.tell(Reconfigure(config, reply))
-            # The router judges by the instance's own standing: only now is the next request's
-            # judgement a new one.
-            await reply.wait()
-            self._publish_roster()
+            await self._change({**self._configs(), name: config}, nursery)
         return changed
 
     async def _update_state(self, name: str, changes: Mapping[str, Any]) -> InstanceState:
@@ -305,25 +263,115 @@ class Supervisor:
         child.mailbox.tell(AmendState(valid, reply))
         return await reply.wait()
 
-    async def _remove(self, name: str) -> None:
-        child = self._existing(name)
-        await self._config_store.save(
-            {other: config for other, config in self._configs().items() if other != name}
+    async def _remove(self, name: str, nursery: trio.Nursery) -> None:
+        self._existing(name)
+        left = {other: config for other, config in self._configs().items() if other != name}
+        await self._change(left, nursery)
+
+    async def _migrate(
+        self, document: object, overwrite: bool, nursery: trio.Nursery
+    ) -> MigrationPlan:
+        configs = self._configs()
+        plan = await trio.to_thread.run_sync(
+            partial(plan_migration, document, configs, overwrite=overwrite)
         )
-        del self._children[name]
-        self._retiring.append(child)
-        child.mailbox.tell(Retire())
-        self._publish_roster()
+        if plan.configs:
+            await self._change({**configs, **plan.configs}, nursery, plan.states)
+            await self._save_now()
+        return plan
+
+    # -- the configuration -----------------------------------------------------------------
 
     def _configs(self) -> dict[str, InstanceConfig]:
         return {name: child.config for name, child in self._children.items()}
 
-    # -- the state file --------------------------------------------------------------------
+    async def _change(
+        self,
+        configs: Mapping[str, InstanceConfig],
+        nursery: trio.Nursery,
+        states: Mapping[str, InstanceState] = MappingProxyType({}),
+    ) -> None:
+        """`configs` are on disk and in force. Errors: `StoreFailed`, and nothing has changed."""
+        await self._config_store.save(configs)
+        await self._put_in_force(configs, nursery, states)
 
-    async def _save_states(self) -> None:
+    async def _put_in_force(
+        self,
+        configs: Mapping[str, InstanceConfig],
+        nursery: trio.Nursery,
+        states: Mapping[str, InstanceState] = MappingProxyType({}),
+    ) -> Difference:
+        """Starts, retires and reconfigures instances until they are those of `configs`, in its
+        order. `states`: what those that are new have to remember."""
+        change = difference(self._configs(), configs)
+        for name in change.removed:
+            child = self._children.pop(name)
+            self._retiring.append(child)
+            child.mailbox.tell(Retire())
+        replies = [
+            self._reconfigure(self._children[name], configs[name]) for name in change.changed
+        ]
+        for name in change.added:
+            child = self._children[name] = self._child(configs[name], states.get(name))
+            nursery.start_soon(self._guard, child, name=f"instance[{name}]")
+        self._children = {name: self._children[name] for name in configs}
+        for reply in replies:
+            # The router judges by the instance's own standing: only now is the next request's
+            # judgement a new one.
+            await reply.wait()
+        if change:
+            self._publish_roster()
+        return change
+
+    def _reconfigure(self, child: Child, config: InstanceConfig) -> Reply[None]:
+        reply: Reply[None] = Reply()
+        child.config = config
+        child.mailbox.tell(Reconfigure(config, reply))
+        return reply
+
+    async def _reload(self, discard: bool, nursery: trio.Nursery) -> Difference:
+        if discard and await self._config_store.edit() is not None:
+            kept = await self._config_store.keep_edit()
+            await self._config_store.save(self._configs())
+            self._log.warning(
+                "the edit of the configuration file was discarded%s",
+                f"; it is kept as {kept}" if kept else "",
+            )
+            return Difference()
+        try:
+            return await self._take_over_edit(nursery)
+        except InvalidEdit as error:
+            self._log.error("configuration not reloaded, nothing has changed: %s", error)
+            raise
+
+    async def _take_over_edit(self, nursery: trio.Nursery) -> Difference:
+        """What somebody has written into the file, if anything, is in force.
+
+        Errors: `InvalidEdit`, and nothing has changed.
+        """
+        if await self._config_store.edit() is None:
+            return Difference()
+        change = await self._put_in_force(await self._config_store.take_over(), nursery)
+        if change:
+            self._log.info("configuration reloaded: %s", change)
+        return change
+
+    # -- the files -------------------------------------------------------------------------
+
+    async def _look_after_files(self) -> None:
+        """Saves the state, and asks for a reload of an edited configuration: once for each edit,
+        and not before it has been as it is for a second, so that no half-written file is read."""
+        before: object | None = None
+        reported: object | None = None
         while True:
             await trio.sleep(SAVE_INTERVAL_S)
             await self._save_now()
+            edit = await self._config_store.edit()
+            if edit is not None and edit == before != reported:
+                reported = edit
+                with suppress(trio.WouldBlock, MailboxClosed):
+                    self.mailbox.offer(ReloadConfig(Reply()))
+            before = edit
 
     async def _save_now(self) -> None:
         """Writes the state file if anything in it has changed. A failure is logged, not raised:

@@ -12,12 +12,13 @@ import trio
 from tricycle import open_service_nursery
 
 from actors.administration import Administration
+from actors.child import RestartIntensity
 from actors.clock import WallClock
 from actors.lease import Leases
 from actors.mailbox import Mailbox
 from actors.policy.selection import Selector
 from actors.router import Router, RouterAddress
-from actors.supervisor import ConfigStorage, RestartIntensity, StateStorage, Supervisor
+from actors.supervisor import ConfigStorage, StateStorage, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,7 @@ from tricycle import open_service_nursery
 
 from actors.store import open_stores
 from actors.system import System, SystemOptions
+from proxy import log
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
@@ -25,6 +26,7 @@ from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
 from proxy.tokens.output import Allowance
+from proxy.upstream.address import AddressBook
 from proxy.upstream.dial import SocketDialer
 from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
@@ -108,7 +110,13 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         pools = InstancePools(SocketDialer(), watch)
         request_log = RequestLog(_requests)
         exchange = Exchange(
-            means=Means(system.leases, pools, Allowance(), settings.max_queue_wait_seconds),
+            means=Means(
+                system.leases,
+                pools,
+                Allowance(),
+                settings.max_queue_wait_seconds,
+                AddressBook(on_key=log.register_secret),
+            ),
             models=ModelList(system.administration),
             keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
             max_running=settings.max_concurrent_requests,
@@ -124,7 +132,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         )
         async with open_service_nursery() as services:
             await services.start(system.run)
-            services.start_soon(watch.run)
+            await services.start(watch.run)
             services.start_soon(request_log.run)
             _log.info("%d instances are configured", len(configs))
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import trio
 
 from proxy.errors import BodyTooLarge
+from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import Headers, UpstreamFailure, UpstreamRequest
 
 
@@ -105,6 +107,8 @@ class FakeAnswer:
     pieces: Iterable[bytes | tuple[float, bytes]] = ()
     failure: UpstreamFailure | None = None
     closed: bool = False
+    deadline: float = math.inf
+    """Trio time; `FakeUpstream` sets it."""
 
     async def read_chunk(self) -> bytes:
         if not hasattr(self, "_left"):
@@ -114,8 +118,10 @@ class FakeAnswer:
             piece = self._left.pop(0)
             if isinstance(piece, bytes):
                 return piece
-            await trio.sleep(piece[0])
-            return piece[1]
+            with trio.move_on_at(self.deadline):
+                await trio.sleep(piece[0])
+                return piece[1]
+            raise UpstreamFailure("body", "timeout", "not complete in time", answered=True)
         if self.failure is not None:
             raise self.failure
         return b""
@@ -169,6 +175,7 @@ class FakeUpstream:
 
     async def send(self, request: UpstreamRequest) -> FakeAnswer:
         self.requests.append(request)
+        started = trio.current_time()
         await trio.lowlevel.checkpoint()
         left = self._answers[request.config.name]
         answer = left.pop(0) if len(left) > 1 else left[0]
@@ -176,6 +183,8 @@ class FakeUpstream:
             raise answer
         if not isinstance(answer, FakeAnswer):
             answer = await answer(request)
+        if request.whole_s is not None and not is_event_stream(answer.headers):
+            answer.deadline = started + request.whole_s
         self.answers.append(answer)
         return answer
 

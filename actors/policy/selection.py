@@ -39,7 +39,7 @@ from typing import (
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Strategy: TypeAlias = Literal[
     "priority", "failover", "weighted", "round_robin", "least_loaded", "random"

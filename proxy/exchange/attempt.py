@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from proxy.exchange.call import with_model, with_usage_asked
 from proxy.exchange.ports import UpstreamRequest
-from proxy.upstream.address import auth_header, endpoint
+from proxy.exchange.rewrite import with_fields
+from proxy.upstream.address import AddressBook, dated_surface
 
 if TYPE_CHECKING:
     from actors.lease import Lease
@@ -19,62 +18,70 @@ if TYPE_CHECKING:
 USAGE_SINCE: Final = "2024-09-01"
 """First dated API that takes `stream_options` (learn.microsoft.com, "API lifecycle"); earlier ones
 answer 400 (openai/openai-python#1469)."""
-_DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_ADDRESSES: Final = AddressBook()
 
 
 def upstream_request(
-    call: Call, lease: Lease, headers: Headers, query: bytes, *, ask_usage: bool
+    call: Call,
+    lease: Lease,
+    headers: Headers,
+    query: bytes,
+    *,
+    ask_usage: bool,
+    addresses: AddressBook = _ADDRESSES,
 ) -> UpstreamRequest:
     """The request for the lease's instance. `headers`: the client's, already filtered.
 
-    `ask_usage`: put `stream_options.include_usage` into it.
+    `ask_usage`: put `stream_options.include_usage` into it. Errors: `NotFound` for a deployment
+    that no path can name, `UnresolvedReference` for a key that is not set, `BadRequest` for a
+    body that can't be rewritten.
     """
     config = lease.config
     operation = call.operation
     return UpstreamRequest(
         config=config,
         method="POST",
-        url=endpoint(
+        url=addresses.endpoint(
             config,
             operation.path,
-            deployment=lease.deployment if operation.deployment_scoped else None,
-            query=query,
+            lease.deployment if operation.deployment_scoped else None,
+            query,
         ),
-        headers=[*headers, auth_header(config)],
+        headers=[*headers, addresses.auth_header(config)],
         body=_body(call, lease.deployment, config, ask_usage=ask_usage),
         timeout_s=config.timeout_seconds,
         silence_s=config.timeout_seconds,
+        whole_s=config.timeout_seconds,
     )
 
 
 def _body(
     call: Call, deployment: str, config: InstanceConfig, *, ask_usage: bool
 ) -> bytes | Upload:
+    named_by_path = path_names_model(call, config)
     body = call.body
     if not isinstance(body, bytes):
-        if call.form_model is not None and not path_names_model(call, config):
-            body.replace(call.form_model, deployment)
+        field = call.form_model
+        if field is not None:
+            body.replace(field, field.value if named_by_path else deployment)
         body.rewind()
         return body
     document = call.document
-    if document.get("model") != deployment and not path_names_model(call, config):
-        body = with_model(body, document, deployment)
+    fields: dict[str, Any] = {}
+    if not named_by_path and document.get("model") != deployment:
+        fields["model"] = deployment
     if ask_usage:
-        body = with_usage_asked(body, document)
-    return body
+        options = document.get("stream_options")
+        kept = options if isinstance(options, dict) else {}
+        fields["stream_options"] = {**kept, "include_usage": True}
+    return with_fields(body, document, fields) if fields else body
 
 
 def path_names_model(call: Call, config: InstanceConfig) -> bool:
     """Whether the upstream takes the model from the path and ignores the body's."""
-    return (
-        config.provider_type == "azure"
-        and call.operation.deployment_scoped
-        and _DATED.match(config.api_version) is not None
-    )
+    return call.operation.deployment_scoped and dated_surface(config)
 
 
 def takes_stream_options(config: InstanceConfig) -> bool:
-    """Whether this upstream's API version knows `stream_options`."""
-    if config.provider_type != "azure" or _DATED.match(config.api_version) is None:
-        return True
-    return config.api_version[: len(USAGE_SINCE)] >= USAGE_SINCE
+    """Whether this upstream's API version knows `stream_options`, as far as can be told from it."""
+    return not dated_surface(config) or config.api_version[: len(USAGE_SINCE)] >= USAGE_SINCE

@@ -6,7 +6,7 @@ that another instance may not have is kept back and the next one is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,13 +16,15 @@ from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Demand, Outcome, Refused
 from proxy.errors import ProxyError
 from proxy.exchange import classify
+from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
-from proxy.exchange.headers import forwarded, header, returned
+from proxy.exchange.headers import forwarded, is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.tokens.count import count
+from proxy.upstream.address import AddressBook
 
 if TYPE_CHECKING:
     from actors.lease import Lease, Leases
@@ -47,12 +49,17 @@ MAX_CRASHES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What every request is served with. `max_wait_s`: how long one may wait for capacity."""
+    """What every request is served with. `max_wait_s`: how long one may wait for capacity.
+
+    `without_stream_options`: addresses of upstreams that turned out not to take it.
+    """
 
     leases: Leases
     upstream: Upstream
     allowance: Allowance
     max_wait_s: float
+    addresses: AddressBook = field(default_factory=AddressBook)
+    without_stream_options: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,10 @@ class Attempts:
         self._headers = forwarded(request.headers)
         self._query = request.query
         self._excluded: frozenset[str] = frozenset()
+        body = call.body
+        self._affinity = (
+            affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
+        )
         self._wait_until = record.started_at + means.max_wait_s
 
     async def run(self) -> None:
@@ -154,22 +165,32 @@ class Attempts:
             and call.operation.stream_usage
             and not call.asks_usage
             and takes_stream_options(lease.config)
+            and lease.config.api_base not in self._means.without_stream_options
         )
-        request = upstream_request(call, lease, self._headers, self._query, ask_usage=ask_usage)
+        request = upstream_request(
+            call,
+            lease,
+            self._headers,
+            self._query,
+            ask_usage=ask_usage,
+            addresses=self._means.addresses,
+        )
         try:
             response = await self._means.upstream.send(request)
             try:
-                if response.status >= 400:
-                    return await self._error_answer(lease, response, started)
+                if response.status >= 300:
+                    return await self._error_answer(lease, response, started, asked=ask_usage)
                 relay = Relay(response, self._writer, record)
                 seen = evidence(response.headers)
                 if is_event_stream(response.headers):
                     if seen is not None:
                         lease.observe(seen)  # now: at the end of the stream it is history
                         seen = None
-                    usage = await relay.stream(drop_usage=ask_usage)
+                    usage = await relay.stream(
+                        drop_usage=ask_usage, ending=call.operation.ending, choices=call.choices
+                    )
                 else:
-                    usage = await relay.whole(started + request.timeout_s)
+                    usage = await relay.whole()
             finally:
                 await response.aclose()
         except UpstreamFailure as failure:
@@ -210,8 +231,10 @@ class Attempts:
             self._means.allowance.observe(self._call.model, usage.output)
 
     async def _error_answer(
-        self, lease: Lease, response: UpstreamResponse, started: float
+        self, lease: Lease, response: UpstreamResponse, started: float, *, asked: bool
     ) -> Failed:
+        """`asked`: the request asked for usage on the client's behalf; an upstream that refuses
+        to be asked is remembered, and gets the request again as the client sent it."""
         body = b""
         while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
             body += piece
@@ -222,9 +245,13 @@ class Attempts:
             wall_now=wall_now(),
             latency_s=trio.current_time() - started,
         )
-        return self._failed(
+        failed = self._failed(
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
+        if asked and classify.rejects_stream_options(response.status, body):
+            self._means.without_stream_options.add(lease.config.api_base)
+            return replace(failed, verdict=replace(verdict, elsewhere=True))
+        return failed
 
     def _refused_stream(self, lease: Lease, refused: StreamRefused, started: float) -> Failed:
         """An error event before any output is judged as if it had been a status."""
@@ -271,11 +298,6 @@ class Attempts:
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
         headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
         await self._writer.respond(failed.status, headers, failed.body)
-
-
-def is_event_stream(headers: Headers) -> bool:
-    content_type = header(headers, b"content-type")
-    return content_type is not None and content_type.startswith(b"text/event-stream")
 
 
 def _more_telling(last: Failed | None, failed: Failed) -> Failed:

@@ -5,8 +5,6 @@ What only the upstream can judge (messages, tools, sampling) passes unread.
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +25,10 @@ if TYPE_CHECKING:
 
 MAX_MODEL_LENGTH: Final = 256
 OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_MODEL_VALUE: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,512}")')
-_OBJECT_START: Final = re.compile(rb"\s*\{")
+MAX_OUTPUT_TOKENS: Final = 10**9
+"""More cannot be reserved anywhere; the arithmetic of capacity is spared larger numbers."""
+SEARCHED_BYTES: Final = 1024 * 1024
+"""How much of a form is read for its `model` if the path names the model already."""
 
 
 @dataclass(slots=True)
@@ -44,6 +44,16 @@ class Call:
     asks_usage: bool = False
     """The client itself asked for the usage chunk of its stream."""
     form_model: FormField | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many choices its stream has to finish: `n` for each prompt."""
+        n = self.document.get("n")
+        prompt = self.document.get("prompt")
+        prompts = 1
+        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+            prompts = len(prompt)
+        return prompts * (n if type(n) is int and n > 0 else 1)
 
     def close(self) -> None:
         if isinstance(self.body, Upload):
@@ -67,18 +77,19 @@ async def read_call(request: RequestReader, target: Target, allowance: Allowance
         return await _read_form(request, operation, target.model, allowance)
     body = await _read_all(request)
     document = _parse(body)
-    model = target.model or _model(document.get("model"))
+    model = _model(document.get("model") if target.model is None else target.model)
     stream = _flag(document, "stream")
     _check_output_limits(document)
     options = document.get("stream_options")
     low, likely, high = bounds(operation.estimate, document, len(body), model)
     output = output_limit(operation.estimate, document)
+    output = allowance.expected(model) if output is None else min(output, MAX_OUTPUT_TOKENS)
     return Call(
         operation,
         model,
         body,
         document,
-        Demand(model, low, likely, high, allowance.expected(model) if output is None else output),
+        Demand(model, low, likely, high, output),
         stream=stream,
         asks_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
@@ -134,12 +145,14 @@ def _flag(document: dict[str, Any], name: str) -> bool:
 def _check_output_limits(document: dict[str, Any]) -> None:
     for name in OUTPUT_LIMITS:
         value = document.get(name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise BadRequest(
-                f"`{name}` must be a whole number of at least 1, not "
-                f"{value if type(value) is int else _named(value)}.",
-                param=name,
-            )
+        if value is None:
+            continue
+        if type(value) is not int:
+            raise BadRequest(f"`{name}` must be a whole number, not {_named(value)}.", param=name)
+        # A legacy completion of 0 tokens is the way to have a prompt scored.
+        least = 0 if name == "max_tokens" else 1
+        if value < least:
+            raise BadRequest(f"`{name}` must be at least {least}.", param=name)
 
 
 def _named(value: object) -> str:
@@ -161,62 +174,37 @@ def _named(value: object) -> str:
 async def _read_form(
     request: RequestReader, operation: Operation, path_model: str | None, allowance: Allowance
 ) -> Call:
-    headers = request.headers
-    upload = Upload(request, _content_length(headers))
+    upload = Upload(request, _content_length(request.headers))
     try:
-        field = None
-        if path_model is None:
-            search = ModelSearch(header(headers, b"content-type") or b"")
-            while field is None:
-                piece = await upload.receive()
-                if not piece:
-                    raise BadRequest(
-                        "You must provide a `model` field in the form.",
-                        param="model",
-                        code="missing_model",
-                    )
-                field = search.feed(piece)
+        field = await _find_model(request, upload, optional=path_model is not None)
+        if field is None and path_model is None:
+            raise BadRequest(
+                "You must provide a `model` field in the form.", param="model", code="missing_model"
+            )
+        named = path_model if path_model is not None else field and field.value
+        model = _model(named)
     except BaseException:
         upload.close()
         raise
-    model = path_model if field is None else field.value
-    assert model is not None
     # What a form costs in tokens is not known before its answer, and mostly not after it.
     demand = Demand(model, 0, 0, 0, allowance.expected(model))
     return Call(operation, model, upload, {}, demand, form_model=field)
 
 
+async def _find_model(
+    request: RequestReader, upload: Upload, *, optional: bool
+) -> FormField | None:
+    """Receives as much of `upload` as it takes; if it is `optional`, not more than a bound."""
+    search = ModelSearch(header(request.headers, b"content-type") or b"")
+    field = None
+    while field is None and not (optional and upload.received_bytes >= SEARCHED_BYTES):
+        piece = await upload.receive()
+        if not piece:
+            break
+        field = search.feed(piece)
+    return field
+
+
 def _content_length(headers: Headers) -> int | None:
     value = header(headers, b"content-length")
-    return None if value is None else int(value)
-
-
-def with_model(body: bytes, document: dict[str, Any], name: str) -> bytes:
-    """`body` with its top-level `model` changed to `name`, all else byte for byte if possible.
-
-    If the text `"model": "…"` stands in the body more than once, which one is the top-level one
-    is not worth finding out: the document is written anew.
-    """
-    found = _MODEL_VALUE.findall(body)
-    if len(found) == 1 and type(document.get("model")) is str:
-        match = _MODEL_VALUE.search(body)
-        assert match is not None
-        return body[: match.start(1)] + json.dumps(name).encode() + body[match.end(1) :]
-    return _dump({**document, "model": name})
-
-
-def with_usage_asked(body: bytes, document: dict[str, Any]) -> bytes:
-    """`body` with `stream_options.include_usage` set, all else byte for byte if possible."""
-    options = document.get("stream_options")
-    if "stream_options" not in document:
-        match = _OBJECT_START.match(body)
-        assert match is not None
-        return (
-            body[: match.end()] + b'"stream_options":{"include_usage":true},' + body[match.end() :]
-        )
-    asked = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return _dump({**document, "stream_options": asked})
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return int(value) if value is not None and value.isdigit() and len(value) < 19 else None

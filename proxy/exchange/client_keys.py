@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import Unauthorized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from proxy.exchange.ports import Headers
 
@@ -22,8 +22,12 @@ class ClientKeys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
+        """Errors: `ValueError` for an empty key, which every client would have."""
+        accepted = list(keys)
+        if not all(accepted):
+            raise ValueError("a client key is empty")
         self._secret = secrets.token_bytes(32)
-        self._digests = frozenset(self._digest(key.encode()) for key in keys)
+        self._digests = frozenset(self._digest(key.encode()) for key in accepted)
 
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=32).digest()
@@ -32,19 +36,22 @@ class ClientKeys:
         """Errors: `Unauthorized` if keys are configured and the request has none of them."""
         if not self._digests:
             return
-        given = _given(headers)
-        if given is None:
-            raise Unauthorized(
-                "No API key was given. Send it as `Authorization: Bearer KEY` or `api-key: KEY`."
-            )
-        if self._digest(given) not in self._digests:
-            raise Unauthorized("The API key is not one that this proxy accepts.")
+        given = False
+        for key in _given(headers):
+            if self._digest(key) in self._digests:
+                return
+            given = True
+        raise Unauthorized(
+            "The API key is not one that this proxy accepts."
+            if given
+            else "No API key was given. Send it as `Authorization: Bearer KEY` or `api-key: KEY`."
+        )
 
 
-def _given(headers: Headers) -> bytes | None:
+def _given(headers: Headers) -> Iterator[bytes]:
+    """The keys that a request brings; some clients send one for us and one for a gateway."""
     for name, value in headers:
         if name == b"api-key":
-            return value
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-    return None
+            yield value
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            yield value[7:].strip()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from proxy.exchange.sse import Ending
     from proxy.tokens.bounds import EstimateKind
 
 
@@ -16,7 +17,8 @@ class Operation:
     `deployment_scoped`: Azure's dated API has it under `/deployments/{deployment}/`, and takes the
     model from there (openai-python, `lib/azure.py`, `_deployments_endpoints`). `estimate`: how
     its input tokens are counted. `stream_usage`: streams report usage when
-    `stream_options.include_usage` asks for it; others report it by themselves or never.
+    `stream_options.include_usage` asks for it; others report it by themselves or never. `ending`:
+    what its streams end with, see `proxy.exchange.sse.Ending`.
     """
 
     path: str
@@ -24,13 +26,14 @@ class Operation:
     body: Literal["json", "multipart"]
     estimate: EstimateKind
     stream_usage: bool = False
+    ending: Ending = "close"
 
 
 OPERATIONS: Final = (
-    Operation("chat/completions", True, "json", "chat", stream_usage=True),
-    Operation("completions", True, "json", "completions", stream_usage=True),
+    Operation("chat/completions", True, "json", "chat", True, "choices"),
+    Operation("completions", True, "json", "completions", True, "choices"),
     Operation("embeddings", True, "json", "embeddings"),
-    Operation("responses", False, "json", "responses"),
+    Operation("responses", False, "json", "responses", ending="response"),
     Operation("images/generations", True, "json", "images"),
     Operation("images/edits", True, "multipart", "none"),
     Operation("audio/speech", True, "json", "speech"),
@@ -45,6 +48,8 @@ ADDRESSES: Final = ("/v1/", "/openai/v1/", "/openai/")
 """Where the operations are found. The last is what the Azure SDK uses for what is not
 deployment-scoped."""
 
+_NO_NAMES: Final = ("", ".", "..")
+"""Segments that no server need take for a name."""
 _FIXED: Final = {
     address + operation.path: operation for address in ADDRESSES for operation in OPERATIONS
 }
@@ -69,7 +74,8 @@ def is_data_plane(path: str) -> bool:
 def find(path: str) -> Target | None:
     """The target of a percent-decoded path; None if there is no such operation.
 
-    Cost: one dictionary look-up for the undecorated addresses.
+    A path is matched as it stands: nothing is decoded a second time, no dots are resolved and no
+    slashes joined. Cost: one dictionary look-up for the undecorated addresses.
     """
     operation = _FIXED.get(path)
     if operation is not None:
@@ -77,7 +83,7 @@ def find(path: str) -> Target | None:
     if path.startswith(_DEPLOYMENTS):
         model, _, rest = path[len(_DEPLOYMENTS) :].partition("/")
         operation = _BY_PATH.get(rest)
-        return Target(operation, model=model) if operation and model else None
+        return Target(operation, model=model) if operation and model not in _NO_NAMES else None
     for address in ADDRESSES:
         if path.startswith(address):
             kind, _, model = path[len(address) :].partition("/")

@@ -97,6 +97,8 @@ class UpstreamRequest:
     `transfer-encoding` and `connection`: the upstream side adds those.
     `timeout_s`: from sending to the head of the answer, connecting included.
     `silence_s`: the longest wait for the next piece of the body.
+    `whole_s`: from sending to the end of the body, unless that is an event stream, which may last
+    as long as it is not silent; None: no such limit.
     """
 
     config: InstanceConfig
@@ -106,6 +108,7 @@ class UpstreamRequest:
     body: bytes | UploadBody
     timeout_s: float
     silence_s: float
+    whole_s: float | None = None
 
 
 Phase: TypeAlias = Literal["connect", "send", "head", "body"]

@@ -6,38 +6,43 @@ come, nothing has been shown to the client and another instance may still serve 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from proxy.exchange.sse import event_document
+from proxy.exchange.sse import event_document, event_error, split_events
 
 Stage: TypeAlias = Literal["preamble", "output", "error"]
 
 MAX_HELD_BYTES: Final = 256 * 1024
 """More start-up than this is no start-up; an Azure preamble has one to three kilobytes."""
+MAX_HELD_S: Final = 15.0
+"""Failures inside a stream come within a few seconds. A client that has waited this long should
+see the comments that keep its connection alive."""
 
-_STARTING: Final = frozenset({"response.created", "response.in_progress", "response.queued"})
+_STARTING: Final = ("response.created", "response.in_progress", "response.queued")
+
+
+def furthest(events: bytes) -> Stage:
+    """What a run of whole events reaches: of an output and an error, that which comes first."""
+    for event in split_events(events):
+        reached = stage(event)
+        if reached != "preamble":
+            return reached
+    return "preamble"
 
 
 def stage(event: bytes) -> Stage:
     """What one whole event is. Anything that is not known to be start-up counts as output."""
     document = event_document(event)
+    if event_error(event, document) is not None:
+        return "error"
     if document is None:
         return "output" if b"data:" in event else "preamble"  # comments, empty events
-    if _is_error(document):
-        return "error"
     if document.get("type") in _STARTING:
         return "preamble"
     choices = document.get("choices")
     if isinstance(choices, list) and document.get("usage") is None:
         return "output" if any(_has_output(choice) for choice in choices) else "preamble"
     return "output"
-
-
-def _is_error(document: dict[str, Any]) -> bool:
-    return isinstance(document.get("error"), dict) or document.get("type") in (
-        "error",
-        "response.failed",
-    )
 
 
 def _has_output(choice: object) -> bool:

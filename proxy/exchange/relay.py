@@ -1,7 +1,8 @@
 """Passing an upstream's answer to the client, whole or as a stream.
 
-Until the first byte goes out a failure is the exchange's to absorb (`Broken` is raised); after
-it, the client is told: by an explicit error event in a stream, by a closed connection otherwise.
+Until the first byte goes out a failure is the exchange's to absorb (`UpstreamFailure` or
+`StreamRefused` is raised); after it the client is told, by an explicit error event in a stream and
+by a closed connection otherwise (`CutShort` is raised).
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from proxy.exchange.decoding import DecodedResponse, content_coding, decodable
 from proxy.exchange.headers import header, returned
 from proxy.exchange.ports import UpstreamFailure
-from proxy.exchange.preamble import MAX_HELD_BYTES, stage
-from proxy.exchange.sse import EventScanner, OversizedEvent, split_events
+from proxy.exchange.preamble import MAX_HELD_BYTES, MAX_HELD_S, furthest
+from proxy.exchange.sse import EventScanner, OversizedEvent
 from proxy.exchange.usage import USAGE_WINDOW_BYTES, Usage, from_body, from_ends
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import Headers, ResponseWriter, UpstreamResponse
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.sse import Ending
 
 HELD_BYTES: Final = 64 * 1024
 """A plain answer up to this size is read to its end before its first byte goes out, so that a
@@ -37,18 +40,23 @@ class StreamRefused(Exception):
 class CutShort(Exception):
     """The answer broke after its first byte; the client has been told. `reason`: for operators.
 
-    `usage`: what the stream had reported by then. `events`: how many it had delivered.
+    `usage`: what the stream had reported by then. `error`: the error object, if the upstream
+    itself ended it with one.
     """
 
-    def __init__(self, reason: str, usage: Usage | None = None, events: int = 0) -> None:
+    def __init__(
+        self, reason: str, usage: Usage | None = None, error: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.usage = usage
-        self.events = events
+        self.error = error
 
 
 class Relay:
     """One answer on its way to one client."""
+
+    __slots__ = ("_record", "_response", "_writer")
 
     def __init__(
         self, response: UpstreamResponse, writer: ResponseWriter, record: RequestRecord
@@ -58,136 +66,146 @@ class Relay:
         self._record = record
 
     def _headers(self) -> Headers:
-        self._record.first_byte_s = trio.current_time() - self._record.started_at
-        self._record.status = self._response.status
-        return returned(
-            self._response.headers, self._record.instance.encode(), self._record.id.encode()
-        )
+        record = self._record
+        record.first_byte_s = trio.current_time() - record.started_at
+        record.status = self._response.status
+        return returned(self._response.headers, record.instance.encode(), record.id.encode())
 
     # -- whole answers ---------------------------------------------------------------------
 
-    async def whole(self, deadline: float) -> Usage | None:
-        """Relays byte for byte; `deadline`: trio time by which the answer must be complete.
+    async def whole(self, _deadline: float = 0.0) -> Usage | None:
+        """Relays byte for byte; the upstream side keeps the time (`UpstreamRequest.whole_s`).
 
         Errors: `UpstreamFailure` before the first byte, `CutShort` after it.
         """
-        head = await self._read(deadline)
-        piece = head and await self._read(deadline)
-        while piece and len(head) < HELD_BYTES:
-            head += piece
-            piece = await self._read(deadline)
-        if not piece:
-            await self._writer.respond(self._response.status, self._headers(), head)
-            return from_body(head)
-        return await self._long(head, piece, deadline)
+        read = self._response.read_chunk
+        body = await read()
+        piece = body and await read()
+        if piece:
+            pieces = [body]
+            held_bytes = len(body)
+            while piece and held_bytes < HELD_BYTES:
+                pieces.append(piece)
+                held_bytes += len(piece)
+                piece = await read()
+            body = b"".join(pieces)
+            if piece:
+                return await self._long(body, piece)
+        await self._writer.respond(self._response.status, self._headers(), body)
+        return from_body(body)
 
-    async def _read(self, deadline: float) -> bytes:
-        with trio.move_on_at(deadline):
-            return await self._response.read_chunk()
-        raise UpstreamFailure("body", "timeout", "the answer was not complete in time")
-
-    async def _long(self, head: bytes, piece: bytes, deadline: float) -> Usage | None:
+    async def _long(self, head: bytes, piece: bytes) -> Usage | None:
+        """Relays piece by piece, beginning with the two that have been read."""
         headers = self._headers()
         length = header(self._response.headers, b"content-length")
         if length is not None:
             headers.append((b"content-length", length))
         await self._writer.start(self._response.status, headers)
-        await self._writer.write(head)
-        tail = head
+        if head:
+            await self._writer.write(head)
+        tail = head[-USAGE_WINDOW_BYTES:]
         try:
             while piece:
                 tail = (tail + piece)[-USAGE_WINDOW_BYTES:]
                 await self._writer.write(piece)
-                piece = await self._read(deadline)
+                piece = await self._response.read_chunk()
         except UpstreamFailure as failure:
             self._writer.abort()
             raise CutShort(str(failure)) from failure
         await self._writer.finish()
-        return from_ends(head[:USAGE_WINDOW_BYTES], tail)
+        return from_ends(head, tail)
 
     # -- streams ---------------------------------------------------------------------------
 
-    async def stream(self, *, drop_usage: bool) -> Usage | None:
-        """Relays event by event as they arrive.
+    async def stream(
+        self, *, drop_usage: bool, ending: Ending = "choices", choices: int = 1
+    ) -> Usage | None:
+        """Relays event by event as they arrive. The arguments: see `EventScanner`.
 
+        A stream in a coding that can't be undone is passed on as it is, unread.
         Errors: `UpstreamFailure` or `StreamRefused` before the first byte, `CutShort` after it.
         """
-        scanner = EventScanner(drop_usage=drop_usage)
-        held, piece = await self._preamble(scanner)
+        coding = content_coding(self._response.headers)
+        if decodable(coding):
+            self._response = DecodedResponse(self._response, coding)
+        elif coding:
+            piece = await self._response.read_chunk()
+            return await self._long(b"", piece)
+        scanner = EventScanner(ending, choices=choices, drop_usage=drop_usage)
+        held, open_ = await self._preamble(scanner)
         await self._writer.start(self._response.status, self._headers())
         if held:
             await self._writer.write(held)
+        reason, code = "", "upstream_interrupted"
         try:
-            while piece:
-                piece = await self._response.read_chunk()
-                events = scanner.feed(piece) if piece else scanner.finish()
-                if events:
-                    await self._writer.write(events)
-                if scanner.error is not None:
-                    break
+            if open_:
+                await self._events(scanner)
         except UpstreamFailure as failure:
-            await self._end_with_error(scanner, str(failure), "upstream_interrupted")
+            reason = str(failure)
         except OversizedEvent:
-            await self._end_with_error(scanner, "event too long", "upstream_event_too_long")
-        if scanner.error is None and not scanner.done:
-            await self._end_with_error(scanner, "stream ended early", "upstream_interrupted")
+            reason, code = "event too long", "upstream_event_too_long"
+        if not reason and scanner.error is None and not scanner.done:
+            reason = "stream ended early"
+        if reason:
+            await self._writer.write(error_event(code, scanner.events))
         await self._writer.finish()
-        if scanner.error is not None:
-            raise CutShort(_describe(scanner.error), scanner.usage, scanner.events)
+        if reason or scanner.error is not None:
+            raise CutShort(reason or _describe(scanner.error), scanner.usage, scanner.error)
         return scanner.usage
 
-    async def _preamble(self, scanner: EventScanner) -> tuple[bytes, bytes]:
-        """Holds events until the first real output. Returns what was held, and the last piece
-        read (b"" if the stream has ended)."""
+    async def _preamble(self, scanner: EventScanner) -> tuple[bytes, bool]:
+        """Holds events until the first real output. Returns what was held, and whether more may
+        come."""
         held = b""
-        while True:
+        until = trio.current_time() + MAX_HELD_S
+        while len(held) <= MAX_HELD_BYTES and trio.current_time() < until:
             piece = await self._response.read_chunk()
             try:
                 events = scanner.feed(piece) if piece else scanner.finish()
             except OversizedEvent as error:
                 raise UpstreamFailure("body", "protocol", "an event is too long") from error
-            if events:
-                reached = stage_of(events)
-                if reached == "error":
-                    raise StreamRefused(scanner.error or {})
-                held += events
-                if reached == "output":
-                    return held, piece
+            reached = furthest(events) if events else "preamble"
+            if reached == "error":
+                raise StreamRefused(scanner.error or {})
+            held += events
+            if reached == "output":
+                return held, bool(piece)
             if not piece:
                 if scanner.done:
-                    return held, b""
+                    return held, False
                 raise UpstreamFailure("body", "reset", "the stream ended before any output")
-            if len(held) > MAX_HELD_BYTES:
-                return held, piece
+        return held, True
 
-    async def _end_with_error(self, scanner: EventScanner, reason: str, code: str) -> None:
-        """The explicit end of a stream that broke: an error event, then a proper close."""
-        await self._writer.write(error_event(code, scanner.events))
-        await self._writer.finish()
-        raise CutShort(reason, scanner.usage, scanner.events)
-
-
-def stage_of(events: bytes) -> str:
-    """The furthest stage that a run of events reaches, an error before an output winning."""
-    for event in split_events(events):
-        reached = stage(event)
-        if reached != "preamble":
-            return reached
-    return "preamble"
+    async def _events(self, scanner: EventScanner) -> None:
+        """Passes events on until the upstream has closed or has told an error."""
+        read, write = self._response.read_chunk, self._writer.write
+        while scanner.error is None:
+            piece = await read()
+            events = scanner.feed(piece) if piece else scanner.finish()
+            if events:
+                await write(events)
+            if not piece:
+                return
 
 
 def error_event(code: str, sequence_number: int) -> bytes:
     """An SSE error event that chat and responses clients both take for one.
 
-    The official SDK raises on any event whose data has an `error` object (openai-python,
-    `_streaming.py`).
+    It has the fields of the responses API's error event, and the `error` object at which the
+    official SDK raises on any stream (openai-python, `_streaming.py`).
     """
     message = "The upstream broke off in the middle of the stream. The answer is incomplete."
-    error = {"type": "server_error", "code": code, "message": message, "param": None}
-    data = {"type": "error", "error": error, "sequence_number": sequence_number}
-    return b"event: error\ndata: " + json.dumps(data).encode() + b"\n\n"
+    fields = {"code": code, "message": message, "param": None}
+    event = {
+        "type": "error",
+        **fields,
+        "sequence_number": sequence_number,
+        "error": {"type": "server_error", **fields},
+    }
+    return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
 
 
-def _describe(error: dict[str, Any]) -> str:
+def _describe(error: dict[str, Any] | None) -> str:
+    error = error or {}
     code, message = error.get("code") or error.get("type"), error.get("message")
     return f"error event: {code}: {message}"[:300]

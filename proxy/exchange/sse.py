@@ -8,7 +8,7 @@ handed on as it came and nothing is built from it. Format: WHATWG HTML, "Server-
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pydantic_core import from_json
 
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 """One event holds at the most a partial image in base64; chat events have a few hundred bytes."""
 
-_EVENT_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-_TELLING: Final = re.compile(rb'"(?:usage|error)"\s*:\s*\{|^event:[ ]?error', re.MULTILINE)
+Ending: TypeAlias = Literal["choices", "response", "close"]
+"""How a stream shows that it is complete: by a finish reason for each choice or `[DONE]`; by a
+terminal responses event; not at all, the connection just ends."""
+
+_BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n")
+_BLANK_LINE: Final = re.compile(rb"(?<=[\r\n])(?:\r\n|\r(?=[^\n]))|(?<=\n)\n")
+"""The end of an empty line, thus of an event. A CR that comes last decides nothing yet: an LF may
+follow it."""
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_END_HINTS: Final = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"response.')
-"""What to look for before the expression below is worth its time."""
-_END: Final = re.compile(
-    rb'^data: ?\[DONE\]|"finish_reason": ?"'
-    rb'|"type"\s*:\s*"response\.(?:completed|failed|incomplete)"',
-    re.MULTILINE,
+_TELLING: Final = re.compile(
+    rb'"(?:usage|error)"(?!\s*:\s*null)|"response\.failed"|(?:^|[\r\n])event: ?error'
 )
+_NAMED_ERROR: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
+_DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_TERMINAL: Final = re.compile(rb'"type"\s*:\s*"response\.(?:completed|failed|incomplete)"')
 
 
 class OversizedEvent(Exception):
@@ -39,87 +44,116 @@ class OversizedEvent(Exception):
 class EventScanner:
     """Takes the bytes of a stream in any pieces, gives whole events, and remembers what they told.
 
-    `drop_usage`: the usage chunk was asked for by the proxy and is kept from the client.
-    Memory: one unfinished event.
+    What it gives and remembers is the same however the bytes are cut into pieces. Memory: one
+    unfinished event. Cost: linear in the bytes, whatever their pieces.
     """
 
-    __slots__ = ("_drop_usage", "_held", "done", "error", "events", "usage")
+    __slots__ = (
+        "_choices_left", "_drop_usage", "_ending", "_held", "done", "error", "events", "usage",
+    )  # fmt: skip
 
-    def __init__(self, *, drop_usage: bool = False) -> None:
+    def __init__(
+        self, ending: Ending = "choices", *, choices: int = 1, drop_usage: bool = False
+    ) -> None:
+        """`choices`: how many of them end in a finish reason. `drop_usage`: the usage chunk was
+        asked for by the proxy and is kept from the client."""
+        self._ending = ending
+        self._choices_left = choices
         self._drop_usage = drop_usage
-        self._held = b""
+        self._held = bytearray()
         self.events = 0
-        """Events passed on."""
+        """Events passed on, by their blank lines."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         """The `error` object of an error event, or of `response.failed`."""
-        self.done = False
-        """Whether the answer's own end was seen: a finish reason, `[DONE]`, or a terminal
-        responses event. A connection that closes before that has cut the answer short."""
+        self.done = ending == "close"
+        """Whether the answer's own end was seen. A connection that closes before that has cut the
+        answer short."""
 
     def feed(self, piece: bytes) -> bytes:
         """The whole events that `piece` completes, as they came; b"" if it completes none.
 
         Errors: `OversizedEvent`.
         """
-        data = self._held + piece if self._held else piece
-        if data.endswith(b"\n\n") and b"\r" not in data:
-            self._held = b""
+        held = self._held
+        if not held and piece.endswith(_BLANK_LINES):
+            return self._pass(piece)
+        # An event begins after a blank line: what looks back from its start must find one.
+        known = bytes(held[-2:]) if len(held) > 1 else b"\n" + held
+        cut = _last_event_end(known + piece) - len(known)
+        if cut < 0:
+            held += piece
         else:
-            cut = _last_event_end(data)
-            self._held = data[cut:]
-            if len(self._held) > MAX_EVENT_BYTES:
-                raise OversizedEvent
-            data = data[:cut]
-            if not data:
-                return b""
-        return self._pass(data)
+            data = bytes(held) + piece[:cut]
+            held[:] = piece[cut:]
+        if len(held) > MAX_EVENT_BYTES:
+            raise OversizedEvent
+        return b"" if cut < 0 else self._pass(data)
 
     def finish(self) -> bytes:
         """What is left when the upstream has closed: an event that lacks only its blank line.
 
         Half an event is dropped: a client can't make anything of it.
         """
-        data, self._held = self._held, b""
-        if b"[DONE]" in data or event_document(data) is not None:
+        data = bytes(self._held)
+        self._held.clear()
+        if (b"\n" + data).endswith((b"\n\r", b"\r\r")):
+            return self._pass(data)
+        if _DONE.search(data) or event_document(data) is not None:
             return self._pass(data.rstrip(b"\r\n") + b"\n\n")
         return b""
 
     def _pass(self, data: bytes) -> bytes:
-        if not self.done and any(hint in data for hint in _END_HINTS):
-            self.done = _END.search(data) is not None
-        if (b'"usage"' in data or b"error" in data) and _TELLING.search(data):
+        if not self.done:
+            self._look_for_end(data)
+        if (
+            b'"usage"' in data or b"error" in data or b'"response.failed"' in data
+        ) and _TELLING.search(data):
             return b"".join(self._tell(data))
-        self.events += data.count(b"\n\n") or 1
+        self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n") or 1
         return data
+
+    def _look_for_end(self, data: bytes) -> None:
+        if b"[DONE]" in data and _DONE.search(data):
+            self.done = True
+        elif self._ending == "choices":
+            reasons = data.count(b'"finish_reason":"') + data.count(b'"finish_reason": "')
+            if reasons:
+                self._choices_left -= reasons
+                self.done = self._choices_left <= 0
+        elif b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data:
+            self.done = _TERMINAL.search(data) is not None
 
     def _tell(self, data: bytes) -> Iterator[bytes]:
         """Event by event; only for pieces that may tell something."""
         for event in split_events(data):
-            document = event_document(event) if _TELLING.search(event) else None
-            if document is not None:
+            if _TELLING.search(event):
+                document = event_document(event)
+                self.error = event_error(event, document) or self.error
                 usage = from_document(document)
                 self.usage = usage or self.usage
-                self.error = _error(document) or self.error
-                if usage and self._drop_usage and document.get("choices") == []:
-                    continue
+                if usage and document and document.get("choices") == []:
+                    self.done = True  # It comes when all choices have been made.
+                    if self._drop_usage:
+                        continue
             self.events += 1
             yield event
 
 
 def _last_event_end(data: bytes) -> int:
-    """Where the last whole event ends; 0 if none does."""
+    """Where the last whole event ends; 0 if none does. A first line end is no blank line."""
     if b"\r" not in data:
         return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
     end = 0
-    for match in _EVENT_END.finditer(data):
+    for match in _BLANK_LINE.finditer(data):
         end = match.end()
     return end
 
 
 def split_events(data: bytes) -> Iterator[bytes]:
+    """The events of a run of whole ones, each with what ends it; also a last one without."""
     start = 0
-    for match in _EVENT_END.finditer(data):
+    for match in _BLANK_LINE.finditer(data):
         yield data[start : match.end()]
         start = match.end()
     if start < len(data):
@@ -128,20 +162,36 @@ def split_events(data: bytes) -> Iterator[bytes]:
 
 def event_document(event: bytes) -> dict[str, Any] | None:
     """The JSON object in the event's data lines, or None."""
-    lines = [
-        line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")
-    ]
     try:
-        document = from_json(b"\n".join(lines))
+        document = from_json(_event_data(event))
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
 
 
-def _error(document: dict[str, Any]) -> dict[str, Any] | None:
-    error = document.get("error")
-    if error is None and isinstance(response := document.get("response"), dict):
-        error = response.get("error")
-    if error is None and document.get("type") == "error":
-        error = document
-    return error if isinstance(error, dict) else None
+def event_error(event: bytes, document: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The error object that an event brings, `document` being its JSON object; None for all
+    other events.
+
+    Seen in the wild: an `error` object or text (chat), `type: error` with the fields beside it
+    (responses), `response.failed`, and anything in an event named `error`.
+    """
+    if document is not None:
+        error = document.get("error")
+        if not error and isinstance(response := document.get("response"), dict):
+            error = response.get("error")
+        if error:
+            return error if isinstance(error, dict) else {"message": str(error)}
+        if document.get("type") == "response.failed":
+            return {"code": "server_error", "message": "The response failed."}
+        if document.get("type") == "error":
+            return document
+    if _NAMED_ERROR.search(event):
+        return document or {"message": _event_data(event).decode("utf-8", "replace")}
+    return None
+
+
+def _event_data(event: bytes) -> bytes:
+    return b"\n".join(
+        line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")
+    )

@@ -20,40 +20,51 @@ READ_BYTES: Final = 256 * 1024
 
 
 class Spool:
-    """Bytes that were received, in order. Writing and reading may touch the disk: checkpoints."""
+    """Bytes that were received, in order: the latest in memory, those before them in a file."""
 
     def __init__(self) -> None:
-        self.size = 0
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
+        self._filed_bytes = 0
 
-    async def append(self, piece: bytes) -> None:
-        if self._file is None and self.size + len(piece) <= MEMORY_BYTES:
-            self._memory += piece
-        else:
-            await trio.to_thread.run_sync(self._append_to_file, piece)
-        self.size += len(piece)
+    @property
+    def size(self) -> int:
+        return self._filed_bytes + len(self._memory)
 
-    def _append_to_file(self, piece: bytes) -> None:
+    def append(self, piece: bytes) -> None:
+        """Takes `piece` into memory at once, so that no cancellation can lose it."""
+        self._memory += piece
+
+    async def relieve(self) -> None:
+        """Moves what is in memory to the file if it is more than `MEMORY_BYTES`. Cancelled, it
+        has changed nothing and can be called again. Errors: `OSError`."""
+        if len(self._memory) > MEMORY_BYTES:
+            await trio.to_thread.run_sync(self._write)
+            self._filed_bytes += len(self._memory)
+            self._memory = bytearray()
+
+    def _write(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self._file.seek(self.size - len(self._memory))
-        self._file.write(piece)
+        self._file.seek(self._filed_bytes)
+        self._file.write(self._memory)
 
     async def read(self, position: int) -> bytes:
-        """Up to `READ_BYTES` from `position`, which lies before `size`."""
-        if position < len(self._memory):
-            return bytes(self._memory[position : position + READ_BYTES])
-        return await trio.to_thread.run_sync(self._read_from_file, position - len(self._memory))
+        """Up to `READ_BYTES` from `position`, which lies before `size`. A checkpoint if they are
+        in the file."""
+        if position < self._filed_bytes:
+            return await trio.to_thread.run_sync(self._read, position)
+        start = position - self._filed_bytes
+        return bytes(self._memory[start : start + READ_BYTES])
 
-    def _read_from_file(self, position: int) -> bytes:
+    def _read(self, position: int) -> bytes:
         assert self._file is not None
         self._file.seek(position)
-        return self._file.read(READ_BYTES)
+        return self._file.read(min(READ_BYTES, self._filed_bytes - position))
 
     def close(self) -> None:
         """Frees memory and file. Never blocks for long: the file has no name."""
-        self._memory.clear()
+        self._memory = bytearray()
         if self._file is not None:
             self._file.close()
 
@@ -67,27 +78,33 @@ class Upload:
         self._position = 0
         self._received_all = False
         self._length = length
-        self._replaced: tuple[int, int, bytes] | None = None
+        self._field: FormField | None = None
+        self._value = b""
 
     @property
     def length(self) -> int | None:
-        if self._length is None or self._replaced is None:
+        if self._length is None or self._field is None:
             return self._length
-        start, end, value = self._replaced
-        return self._length - (end - start) + len(value)
+        return self._length - (self._field.end - self._field.start) + len(self._value)
+
+    @property
+    def received_bytes(self) -> int:
+        return self._spool.size
 
     def replace(self, field: FormField, value: str) -> None:
         """From the next `rewind` on, the field's value is sent as `value`."""
-        self._replaced = (field.start, field.end, value.encode())
+        self._field = field
+        self._value = value.encode()
 
     def rewind(self) -> None:
         self._position = 0
 
     async def receive(self) -> bytes:
         """Reads one more piece from the client without sending it; b"" at the end."""
+        await self._spool.relieve()
         piece = await self._reader.read_chunk()
         if piece:
-            await self._spool.append(piece)
+            self._spool.append(piece)
         else:
             self._received_all = True
         return piece
@@ -114,14 +131,14 @@ class Upload:
         The new value is put in where the old one begins; the rest of the old one, in this piece
         or in later ones, is left out.
         """
-        if self._replaced is None:
+        if self._field is None:
             return piece
-        start, end, value = self._replaced
+        start, end = self._field.start, self._field.end
         if end <= position or start >= position + len(piece):
             return piece
         before = piece[: max(0, start - position)]
         after = piece[max(0, end - position) :]
-        return before + (value if start >= position else b"") + after
+        return before + (self._value if start >= position else b"") + after
 
     def close(self) -> None:
         self._spool.close()

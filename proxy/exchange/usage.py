@@ -9,12 +9,19 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 WHOLE_PARSE_BYTES: Final = 64 * 1024
-"""Answers up to this size are parsed whole (tens of microseconds); of larger ones, mostly
-embeddings, only the usage object is read."""
-USAGE_WINDOW_BYTES: Final = 4 * 1024
-"""How far from either end of a large answer its usage is looked for."""
+"""Answers up to this size are parsed whole if their usage is not near their end (a millisecond at
+the most); of larger ones only the ends are searched."""
+USAGE_WINDOW_BYTES: Final = 16 * 1024
+"""How far from either end of a large answer its usage is looked for. A response ends with its
+metadata, which may have 9 KB."""
+USAGE_BYTES: Final = 2048
+"""A usage object has some 300."""
+MAX_TOKENS: Final = 10**9
+"""A larger count is a mistake of the upstream's, and would fill the instance's window for good."""
 
-_USAGE_KEY: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_KEY: Final = b'"usage"'
+_TRIES: Final = 8
+_BEFORE_OBJECT: Final = re.compile(r"\s*:\s*(?=\{)")
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -35,8 +42,12 @@ def from_object(usage: object) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     given = usage.get("prompt_tokens", usage.get("input_tokens"))
-    made = usage.get("completion_tokens", usage.get("output_tokens", 0))
-    if type(given) is not int or type(made) is not int or given < 0 or made < 0:
+    made = usage.get("completion_tokens", usage.get("output_tokens"))
+    if made is None:
+        made = 0  # embeddings
+    if type(given) is not int or type(made) is not int:
+        return None
+    if not (0 <= given <= MAX_TOKENS and 0 <= made <= MAX_TOKENS):
         return None
     return Usage(given, made)
 
@@ -54,31 +65,50 @@ def from_document(document: object) -> Usage | None:
 
 
 def from_body(body: bytes) -> Usage | None:
-    """From a complete JSON answer. Never raises; None if there is none to be found."""
-    if len(body) <= WHOLE_PARSE_BYTES:
-        try:
-            return from_document(from_json(body))
-        except ValueError:
-            return None
-    return from_ends(body[:USAGE_WINDOW_BYTES], body[-USAGE_WINDOW_BYTES:])
+    """From a complete JSON answer. Never raises; None if there is none to be found.
+
+    Cost: 2 µs where usage comes last, as it does nearly everywhere; parsing 1 KB would take 5.
+    """
+    found = _last_in(body[-USAGE_WINDOW_BYTES:])
+    if found is not None:
+        return found
+    if len(body) > WHOLE_PARSE_BYTES:
+        return _last_in(body[:USAGE_WINDOW_BYTES])
+    try:
+        return from_document(from_json(body))
+    except ValueError:
+        return None
 
 
 def from_ends(head: bytes, tail: bytes) -> Usage | None:
-    """From the first and last bytes of an answer that is too large to be parsed for this.
+    """From the first and last bytes of an answer that was not kept. Never raises."""
+    return _last_in(tail[-USAGE_WINDOW_BYTES:]) or _last_in(head[:USAGE_WINDOW_BYTES])
 
-    An unescaped `"usage":{` cannot stand inside a JSON string, so what is found is a key.
+
+def _last_in(window: bytes) -> Usage | None:
+    """The last usage object in a part of a JSON text.
+
+    `"usage"` with its bare quotes can't stand inside a string, so what is found is a key (or a
+    string of its own, which no object follows).
     """
-    for window in (tail, head):
-        for match in _USAGE_KEY.finditer(window):
-            text = window[match.end() :].decode("utf-8", "replace")
-            found = from_object(_leading_object(text))
-            if found is not None:
-                return found
+    at = len(window)
+    for _ in range(_TRIES):
+        at = window.rfind(_KEY, 0, at)
+        if at < 0:
+            return None
+        start = at + len(_KEY)
+        text = window[start : start + USAGE_BYTES].decode("utf-8", "replace")
+        found = from_object(_object_after_colon(text))
+        if found is not None:
+            return found
     return None
 
 
-def _leading_object(text: str) -> Any:
+def _object_after_colon(text: str) -> Any:
+    colon = _BEFORE_OBJECT.match(text)
+    if colon is None:
+        return None
     try:
-        return _DECODER.raw_decode(text)[0]
-    except ValueError:
+        return _DECODER.raw_decode(text, colon.end())[0]
+    except (ValueError, RecursionError):
         return None

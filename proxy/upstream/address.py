@@ -17,7 +17,7 @@ from actors.models import resolve_key
 from proxy.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from actors.models import InstanceConfig
 
@@ -88,10 +88,14 @@ class AddressBook:
     Bounded: a full book starts anew, which costs each address one more computation.
     """
 
-    __slots__ = ("_pages", "_urls_limit")
+    __slots__ = ("_on_key", "_pages", "_urls_limit")
     PAGES_LIMIT: Final = 1024
 
-    def __init__(self, urls_limit: int = 256) -> None:
+    def __init__(
+        self, urls_limit: int = 256, on_key: Callable[[str], None] = lambda _key: None
+    ) -> None:
+        """`on_key` is told each key before it is first used: the log must never show it."""
+        self._on_key = on_key
         self._pages: dict[int, _Page] = {}
         self._urls_limit = urls_limit
 
@@ -116,6 +120,7 @@ class AddressBook:
         """As the function; a reference is resolved once per configuration object."""
         page = self._pages.get(id(config)) or self._page(config)
         if page.auth is None:
+            self._on_key(resolve_key(config.api_key))
             page.auth = auth_header(config)
         return page.auth
 

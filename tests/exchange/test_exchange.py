@@ -261,6 +261,18 @@ async def test_old_api_versions_are_not_asked_for_usage() -> None:
         assert b.upstream.requests[0].body == request.pieces[0]
 
 
+async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once() -> None:
+    config = instance_config("one", provider_type="generic", api_base="http://x", max_tpm=10**6)
+    refusal = error_answer(400, message="Unrecognized request argument: stream_options")
+    healthy = event_stream(TEXT, STOP, DONE)
+    again = event_stream(TEXT, STOP, DONE)
+    async with bench(config, one=[refusal, healthy, again]) as b:
+        for _ in range(2):
+            assert (await b.send(chat(stream=True))).status == 200
+        asked = [b"stream_options" in request.body for request in b.upstream.requests]  # type: ignore[operator]
+        assert asked == [True, False, False]
+
+
 AZURE_STREAM_ERROR = (
     b"event: error\ndata: "
     + json.dumps(

@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from asking import DOWN, OK, Crowd, ask, lease, refused, settled, take_down
+from harness import exact, instance_config, running_system
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
+
+from actors.lease import Lease
+from actors.mailbox import Reply
+from actors.messages import (
+    Acquire,
+    Answer,
+    CapacityFreed,
+    CountFirst,
+    Declined,
+    Demand,
+    LeaseId,
+    Outcome,
+    Refused,
+    RosterChanged,
+    Withdraw,
+)
+from actors.system import SystemOptions
+
+SMALL, LARGE = (
+    instance_config("small", priority=1, max_tpm=100),
+    instance_config("large", priority=2, max_tpm=1000),
+)
+
+
+# -- choosing ----------------------------------------------------------------------------------
+
+
+async def test_a_request_goes_to_the_first_that_can_take_it() -> None:
+    async with running_system(SMALL, LARGE) as system:
+        names = [(await lease(system, 40)).config.name for _ in range(4)]
+        assert names == ["small", "small", "large", "large"]
+
+
+async def test_an_excluded_instance_is_passed_over() -> None:
+    async with running_system(SMALL, LARGE) as system:
+        assert (await lease(system, 10, excluded={"small"})).config.name == "large"
+        everywhere = await refused(system, 10, excluded={"small", "large"})
+        assert everywhere == Refused("unavailable", tried_all=True)
+
+
+async def test_a_burst_that_one_instance_declines_goes_on_to_the_next() -> None:
+    """All are forwarded before the first is decided: what the router reads is stale by then."""
+    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        asked = [crowd.start(30) for _ in range(10)]
+        await wait_all_tasks_blocked()
+        names = [each.instance for each in asked]
+        assert (names.count("small"), names.count("large")) == (3, 7)
+
+
+async def test_a_burst_beyond_all_limits_is_refused_and_not_lost() -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        asked = [crowd.start(30) for _ in range(10)]
+        await wait_all_tasks_blocked()
+        answers = [each.answer for each in asked]
+        assert sum(isinstance(answer, Lease) for answer in answers) == 3
+        assert (
+            sum(answer.reason == "saturated" for answer in answers if isinstance(answer, Refused))
+            == 7
+        )
+
+
+async def test_an_exact_count_is_asked_for_when_the_preferred_instance_depends_on_it() -> None:
+    picky = instance_config("picky", priority=1, max_input_tokens=100)
+    async with running_system(picky, LARGE) as system:
+        assert isinstance(await ask(system, Demand("gpt-4", 10, 20, 200, 0)), CountFirst)
+        assert (await lease(system, 100)).config.name == "picky"
+        assert (await lease(system, 101)).config.name == "large"
+
+
+async def test_no_count_is_asked_for_when_it_decides_nothing() -> None:
+    picky = instance_config("picky", priority=3, max_input_tokens=100)
+    async with running_system(LARGE, picky) as system:
+        assert (await lease(system, Demand("gpt-4", 10, 20, 200, 0))).config.name == "large"
+
+
+@pytest.mark.parametrize(
+    ("demand", "answer"),
+    [
+        (exact(10, model="gpt-5"), Refused("unknown_model")),
+        (exact(51), Refused("input_too_long", limit=50)),
+        (exact(50, output=51), Refused("too_large", limit=100)),
+    ],
+)
+async def test_what_no_instance_ever_takes_is_refused_at_once(
+    demand: Demand, answer: Refused
+) -> None:
+    only = instance_config("only", max_tpm=100, max_input_tokens=50)
+    async with running_system(only) as system:
+        assert await ask(system, demand, patience_s=100) == answer
+
+
+async def test_a_full_router_mailbox_is_told_to_the_sender(autojump_clock: MockClock) -> None:
+    options = SystemOptions(seed=1, router_mailbox=2)
+    async with running_system(LARGE, options=options) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        await wait_all_tasks_blocked()
+        asked = [crowd.start(1) for _ in range(5)]
+        await wait_all_tasks_blocked()
+        reasons = [each.answer.reason for each in asked if isinstance(each.answer, Refused)]
+        assert reasons == ["overloaded"] * 3
+
+
+# -- waiting -----------------------------------------------------------------------------------
+
+
+async def test_without_patience_the_refusal_names_a_time_that_is_true(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL) as system:
+        await lease(system, 60)
+        await trio.sleep(10)
+        await lease(system, 40)
+        for tokens, about in ((30, 60), (60, 60), (61, 70), (100, 70)):
+            answer = await refused(system, tokens)
+            assert answer.reason == "saturated"
+            assert answer.retry_at is not None
+            assert about <= answer.retry_at <= about + 0.2
+        await trio.sleep_until(answer.retry_at)
+        await lease(system, 100)
+
+
+async def test_patience_that_can_not_help_is_not_used_up(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system:
+        await lease(system, 100)
+        answer = await refused(system, 50, patience_s=59)
+        assert trio.current_time() == 0
+        assert answer.retry_at == pytest.approx(60, abs=0.2)
+        await lease(system, 50, patience_s=61)
+        assert trio.current_time() == answer.retry_at
+
+
+async def test_the_line_is_served_in_the_order_of_arrival(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        asked = [await crowd.join(100, patience_s=1000) for _ in range(5)]
+        await trio.sleep(301)
+        assert crowd.answered == asked
+        assert [each.at for each in asked] == pytest.approx([60, 120, 180, 240, 300], abs=1)
+
+
+async def test_a_burst_that_has_to_wait_keeps_its_order(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        asked = []
+        for _ in range(4):
+            asked.append(crowd.start(100, patience_s=1000))
+            await trio.lowlevel.checkpoint()  # lease ids in the order of starting
+        await trio.sleep(181)
+        assert crowd.answered == asked
+
+
+async def test_a_line_longer_than_an_instances_mailbox_loses_nobody(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.child.INSTANCE_MAILBOX", 3)
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        asked = [await crowd.join(10, patience_s=61) for _ in range(10)]
+        await trio.sleep(61)
+        assert crowd.answered == asked
+        assert all(isinstance(each.answer, Lease) for each in asked)
+
+
+async def test_capacity_that_is_given_back_serves_the_line_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    generic = instance_config("generic", provider_type="generic", max_tpm=100)
+    async with running_system(generic) as system, trio.open_nursery() as nursery:
+        held = await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        asked = await crowd.join(80, patience_s=61)
+        await trio.sleep(5)
+        held.settle(OK, 20)
+        await wait_all_tasks_blocked()
+        assert (asked.instance, asked.at) == ("generic", 5)
+
+
+async def test_whose_turn_comes_too_late_learns_it_at_once_with_a_true_time(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        first = await crowd.join(100, patience_s=65)
+        second = await crowd.join(100, patience_s=65)
+        await trio.sleep(62)
+        assert isinstance(first.answer, Lease)
+        assert isinstance(second.answer, Refused)
+        assert second.at == first.at
+        assert second.answer.retry_at is not None
+        await trio.sleep_until(second.answer.retry_at)
+        await lease(system, 100)
+
+
+async def test_patience_ends_on_time(autojump_clock: MockClock) -> None:
+    """The breaker awaits the outcome of a probe, so nothing says how long that takes."""
+    async with running_system(LARGE) as system, trio.open_nursery() as nursery:
+        await trio.sleep_until(await take_down(system, "large"))
+        await lease(system, 10)
+        began = trio.current_time()
+        asked = await Crowd(system, nursery).join(10, patience_s=7)
+        assert asked.answer is None
+        await trio.sleep(8)
+        assert asked.answer == Refused("unavailable")
+        assert asked.at == began + 7
+        assert system.router.address.waiting == 0
+
+
+async def test_capacity_at_the_very_end_of_patience_is_used(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system:
+        await lease(system, 100)
+        retry_at = (await refused(system, 100)).retry_at
+        assert retry_at is not None
+        await lease(system, 100, patience_s=retry_at)
+        assert trio.current_time() == retry_at
+
+
+async def test_a_withdrawn_request_lets_the_next_one_through(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 50)
+        crowd = Crowd(system, nursery)
+        large = await crowd.join(90, patience_s=100)
+        small = await crowd.join(20, patience_s=100)
+        assert small.answer is None, "nobody is overtaken"
+        large.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert (small.instance, small.at) == ("small", 0)
+
+
+async def test_the_line_is_bounded_and_a_withdrawal_frees_a_place(
+    autojump_clock: MockClock,
+) -> None:
+    options = SystemOptions(seed=1, max_waiting=2)
+    async with running_system(SMALL, options=options) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        first, _ = [await crowd.join(10, patience_s=100) for _ in range(2)]
+        assert system.router.address.waiting == 2
+        answer = await refused(system, 10, patience_s=100)
+        assert answer.reason == "saturated"
+        assert answer.retry_at == pytest.approx(60, abs=0.2)
+        first.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert system.router.address.waiting == 1
+        third = await crowd.join(10, patience_s=100)
+        assert third.answer is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_waits_with_bounds_instead_of_a_count(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system:
+        await lease(system, 100)
+        answer = await ask(system, Demand("gpt-4", 10, 20, 30, 0), patience_s=100)
+        assert isinstance(answer, CountFirst)
+
+
+async def test_those_who_wait_cost_nothing(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        for _ in range(50):
+            await crowd.join(10, patience_s=200)
+        turns = 0
+        turn = system.router.turn
+
+        def counted_turn() -> None:
+            nonlocal turns
+            turns += 1
+            turn()
+
+        system.router.turn = counted_turn  # type: ignore[method-assign]
+        received = system.router.address.mailbox.statistics().received
+        await trio.sleep(59)
+        assert turns <= 1
+        assert system.router.address.mailbox.statistics().received == received
+        await trio.sleep(2)
+        assert len(crowd.answered) == 10
+        assert turns <= 40
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "other"])
+async def test_large_requests_are_not_starved_by_small_ones(
+    autojump_clock: MockClock, model: str
+) -> None:
+    config = instance_config("both", max_tpm=100, supported_models=["gpt-4", "other"])
+    async with running_system(config) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        for _ in range(50):
+            crowd.start(exact(4, model=model), patience_s=5)
+            await trio.sleep(1)
+        large = crowd.start(80, patience_s=90)
+        for _ in range(90):
+            crowd.start(exact(4, model=model), patience_s=5)
+            await trio.sleep(1)
+        assert isinstance(large.answer, Lease)
+        assert large.at is not None
+        assert large.at <= 111
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("reason", ["failed there", "too large for it"])
+async def test_who_waits_for_one_instance_keeps_nobody_from_another(
+    autojump_clock: MockClock, reason: str
+) -> None:
+    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
+        await lease(system, 1000, excluded={"small"})
+        crowd = Crowd(system, nursery)
+        if reason == "failed there":
+            await crowd.join(10, patience_s=100, excluded={"small"})
+        else:
+            await crowd.join(500, patience_s=100)
+        asked = await crowd.join(10, patience_s=100)
+        assert (asked.instance, asked.at) == ("small", 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_stands_behind_goes_where_those_before_can_not(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
+        full = await lease(system, 100)
+        await lease(system, 1000)
+        crowd = Crowd(system, nursery)
+        await crowd.join(10, patience_s=61, excluded={"small"})
+        behind = await crowd.join(10, patience_s=61)
+        assert behind.answer is None
+        await settled(full, DOWN)  # never reached the upstream: given back
+        assert (behind.instance, behind.at) == ("small", 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_outage_of_all_that_is_waited_for_is_told_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        asked = await Crowd(system, nursery).join(10, patience_s=100)
+        await trio.sleep(3)
+        await system.administration.update_state("small", {"status": "error"})
+        await wait_all_tasks_blocked()
+        assert (asked.answer, asked.at) == (Refused("unavailable"), 3)
+
+
+async def test_a_line_that_has_ended_holds_nobody_up(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        await trio.sleep(55)
+        crowd = Crowd(system, nursery)
+        await crowd.join(10, patience_s=6)
+        await system.administration.update_state("small", {"rate_limited_until": 4e9})
+        await trio.sleep(10)
+        assert len(crowd.answered) == 1
+        await system.administration.update_state("small", {"status": "healthy"})
+        late = await crowd.join(10, patience_s=6)
+        assert late.at == 65
+
+
+# -- an open breaker ---------------------------------------------------------------------------
+
+
+async def test_a_request_waits_for_a_breaker_that_admits_a_probe_in_time(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(LARGE) as system, trio.open_nursery() as nursery:
+        until = await take_down(system, "large")
+        assert await ask(system, 10) == Refused("unavailable", until)
+        crowd = Crowd(system, nursery)
+        probe, second = [await crowd.join(10, patience_s=5) for _ in range(2)]
+        await trio.sleep(2)
+        assert probe.at == until
+        assert second.answer is None, "one probe at a time"
+        assert isinstance(probe.answer, Lease)
+        await settled(probe.answer)
+        assert (second.instance, second.at) == ("large", 2)
+
+
+async def test_a_probe_that_fails_keeps_the_others_waiting_for_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(LARGE) as system, trio.open_nursery() as nursery:
+        await take_down(system, "large")
+        crowd = Crowd(system, nursery)
+        probe, second = [await crowd.join(10, patience_s=9) for _ in range(2)]
+        await trio.sleep(2)
+        assert isinstance(probe.answer, Lease)
+        await settled(probe.answer, DOWN)
+        assert second.answer is None
+        await trio.sleep(2)
+        assert isinstance(second.answer, Lease)
+
+
+async def test_an_outage_longer_than_patience_is_told_at_once(autojump_clock: MockClock) -> None:
+    async with running_system(LARGE) as system:
+        until = await take_down(system, "large")
+        patience_s = (until - trio.current_time()) / 2
+        assert await ask(system, 10, patience_s=patience_s) == Refused("unavailable", until)
+        assert trio.current_time() == 0
+
+
+async def test_a_breaker_about_to_admit_is_worth_more_than_a_limit_far_away(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL, LARGE) as system:
+        await lease(system, 100)
+        await take_down(system, "large")
+        assert (await lease(system, 10, patience_s=5)).config.name == "large"
+        assert trio.current_time() <= 1
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome("credential_error", status=401, reason="401", reached=True),
+        Outcome("model_error", status=404, reason="404", reached=True),
+    ],
+)
+async def test_what_only_people_mend_is_not_waited_for(
+    autojump_clock: MockClock, outcome: Outcome
+) -> None:
+    async with running_system(LARGE) as system:
+        await settled(await lease(system, 10), outcome)
+        answer = await refused(system, 10, patience_s=100)
+        assert (answer.reason, answer.retry_at) == ("unavailable", 60)
+        assert trio.current_time() == 0
+
+
+# -- the actor ---------------------------------------------------------------------------------
+
+
+async def test_no_message_is_handled_with_a_checkpoint(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system:
+        router = system.router
+        waiting, back = (
+            Acquire(LeaseId(10**6 + number), exact(100), 100.0, Reply[Answer]())
+            for number in range(2)
+        )
+        await lease(system, 1)
+        with assert_no_checkpoints():
+            for message in (
+                waiting,
+                Declined(back),
+                CapacityFreed("small"),
+                Withdraw(waiting.lease_id),
+                RosterChanged(()),
+            ):
+                router.handle(message, trio.current_time())
+            router.turn()
+
+
+async def test_closing_refuses_everybody() -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        waiting = await crowd.join(10, patience_s=100)
+        unread = crowd.start(10, patience_s=100)
+        await trio.lowlevel.checkpoint()
+        system.router.close()
+        await wait_all_tasks_blocked()
+        assert waiting.answer == unread.answer == Refused("unavailable")
+        assert await ask(system, 10) == Refused("unavailable")

@@ -1,0 +1,334 @@
+"""The scanner of event streams, against a plain reading of the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.exchange import sse
+from proxy.exchange.sse import EventScanner, OversizedEvent, event_error, split_events
+from proxy.exchange.usage import Usage
+
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}
+TEXT = {"choices": [{"index": 0, "delta": {"content": "hé\u2028 \U0001f600\n"}}], "usage": None}
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+FILTER_OUTAGE = {
+    "choices": [{"content_filter_results": {"error": {"code": "content_filter_error"}}}]
+}
+SPEAKS_OF_IT = {"choices": [{"delta": {"content": '"usage":{"error":{} data: [DONE]\n\n'}}]}
+COMPLETED = {
+    "type": "response.completed",
+    "response": {"usage": {"input_tokens": 9, "output_tokens": 4}, "error": None},
+}
+FAILED = {"type": "response.failed", "response": {"error": {"code": "server_error"}}}
+ERROR = {"type": "error", "error": {"type": "too_many_requests", "code": "no_capacity"}}
+FLAT_ERROR = {"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None}
+
+
+def event(document: Any, name: str = "", end: str = "\n", ascii_: bool = False) -> bytes:
+    data = document if isinstance(document, str) else json.dumps(document, ensure_ascii=ascii_)
+    lines = [f"event: {name}"] if name else []
+    return (end.join([*lines, f"data: {data}", "", ""])).encode()
+
+
+DONE = event("[DONE]")
+
+
+class Seen(NamedTuple):
+    output: bytes
+    usage: Usage | None
+    error: dict[str, Any] | None
+    done: bool
+
+
+def scan(pieces: Iterable[bytes], **options: Any) -> Seen:
+    scanner = EventScanner(**options)
+    output = b"".join([*(scanner.feed(piece) for piece in pieces)])
+    output += scanner.finish()
+    return Seen(output, scanner.usage, scanner.error, scanner.done)
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+def dispatched(data: bytes) -> list[tuple[str, str]]:
+    """(event, data) of each dispatch, by the letter of the standard."""
+    found = []
+    name, lines = "", []
+    complete = re.split(rb"\r\n|\n|\r", data)[:-1]
+    for line in complete:
+        if not line:
+            if lines:
+                found.append((name, b"\n".join(lines).decode("utf-8", "replace")))
+            name, lines = "", []
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            lines.append(value)
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+    return found
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("ascii_", [True, False])
+def test_a_chat_stream_passes_as_it_came_byte_by_byte_too(end: str, ascii_: bool) -> None:
+    documents: list[Any] = [ROLE, TEXT, FILTER_OUTAGE, SPEAKS_OF_IT, STOP, USAGE, "[DONE]"]
+    stream = b"".join(event(document, end=end, ascii_=ascii_) for document in documents)
+    expected = Seen(stream, Usage(9, 4), None, True)
+    assert scan([stream]) == expected
+    assert scan([bytes([byte]) for byte in stream]) == expected
+    dropped = scan([bytes([byte]) for byte in stream], drop_usage=True)
+    assert dropped.usage == Usage(9, 4)
+    assert dropped.output == stream.replace(event(USAGE, end=end, ascii_=ascii_), b"")
+
+
+def test_a_piece_of_whole_events_is_handed_on_without_a_copy() -> None:
+    piece = event(TEXT) * 3
+    scanner = EventScanner()
+    assert scanner.feed(piece) is piece
+    assert scanner.events == 3
+
+
+def test_usage_that_comes_with_output_or_is_wanted_is_not_dropped() -> None:
+    together = {**STOP, "usage": USAGE["usage"]}
+    seen = scan([event(together)], drop_usage=True)
+    assert seen == Seen(event(together), Usage(9, 4), None, True)
+    assert scan([event(USAGE)]).output == event(USAGE)
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "done"),
+    [
+        (event(STOP), {}, True),
+        (event(ROLE) + event(TEXT), {}, False),
+        (event(SPEAKS_OF_IT), {}, False),
+        (event(TEXT) + DONE, {}, True),
+        (event(TEXT) + b"data:[DONE]\n\n", {}, True),
+        (event(TEXT) + b"data: [DONE]", {}, True),
+        (event(USAGE), {}, True),
+        (b'data: {"choices":[{"finish_reason":"stop"}]}\n\n', {}, True),
+        # Every choice has to finish
+        (event(STOP), {"choices": 2}, False),
+        (event(STOP) * 2, {"choices": 2}, True),
+        (b"data: [DONE]\n\n", {"choices": 2}, True),
+        (event(COMPLETED), {"ending": "response"}, True),
+        (event(FAILED), {"ending": "response"}, True),
+        (event({"type": "response.incomplete"}), {"ending": "response"}, True),
+        (
+            event({"type": "response.image_generation_call.completed"}),
+            {"ending": "response"},
+            False,
+        ),
+        (event({"delta": '"type":"response.completed"'}), {"ending": "response"}, False),
+        (event(STOP), {"ending": "response"}, False),
+        (b"", {}, False),
+        (b"", {"ending": "close"}, True),
+        (event({"type": "transcript.text.delta"}), {"ending": "close"}, True),
+    ],
+)
+def test_the_answers_own_end_is_recognized(
+    stream: bytes, options: dict[str, Any], *, done: bool
+) -> None:
+    assert scan([stream], **options).done is done
+    assert scan([bytes([byte]) for byte in stream], **options).done is done
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (event(ERROR, "error"), ERROR["error"]),
+        (event(ERROR), ERROR["error"]),
+        (event(FLAT_ERROR, "error"), FLAT_ERROR),
+        (event(FLAT_ERROR), FLAT_ERROR),
+        (event(FAILED), {"code": "server_error"}),
+        (event({"type": "response.failed", "response": {"error": None}}),
+         {"code": "server_error", "message": "The response failed."}),
+        (event({"error": "text"}), {"message": "text"}),
+        (event({"error": {"message": "m"}, "choices": []}), {"message": "m"}),
+        (event({"message": "m"}, "error"), {"message": "m"}),
+        (event("no JSON", "error"), {"message": "no JSON"}),
+        (b"event:error\r\ndata:x\r\n\r\n", {"message": "x"}),
+        (event({"error": None}), None),
+        (event({"error": {}}), None),
+        (event(FILTER_OUTAGE), None),
+        (event(SPEAKS_OF_IT), None),
+        (event({"type": "response.created", "response": {"error": None}}), None),
+        (event({"x": "error"}), None),
+        (event({"x": 1}, "errors"), None),
+    ],
+)  # fmt: skip
+def test_errors_in_a_stream_are_seen_in_all_their_shapes(
+    raw: bytes, error: dict[str, Any] | None
+) -> None:
+    assert scan([event(TEXT) + raw]).error == error
+    assert scan([bytes([byte]) for byte in raw]) == scan([raw])
+    assert event_error(raw, sse.event_document(raw)) == error
+
+
+def test_a_document_over_several_data_lines_is_read_as_one() -> None:
+    lines = json.dumps(USAGE, indent=1).split("\n")
+    stream = ("".join(f"data: {line}\n" for line in lines) + "\n").encode()
+    assert scan([stream]) == Seen(stream, Usage(9, 4), None, True)
+    assert scan([stream], drop_usage=True).output == b""
+
+
+@pytest.mark.parametrize(
+    ("stream", "output"),
+    [
+        (event(TEXT) + b"data: [DONE]", event(TEXT) + DONE),
+        (event(TEXT) + event(STOP)[:-1], event(TEXT) + event(STOP)),
+        (event(TEXT) + event(STOP)[:-2], event(TEXT) + event(STOP)),
+        (event(TEXT) + event(STOP)[:-3], event(TEXT)),
+        (event(TEXT) + b'data: {"content":"say [DONE]', event(TEXT)),
+        (event(TEXT) + b": a comment\n", event(TEXT)),
+        (event(TEXT) + b"event: error\n", event(TEXT)),
+        (event(TEXT) + b"\n\n\n", event(TEXT) + b"\n\n\n"),
+        (event(TEXT, end="\r"), event(TEXT, end="\r")),
+        (event(TEXT, end="\r\n")[:-1], event(TEXT, end="\r\n")[:-1]),
+    ],
+)
+def test_at_the_end_a_whole_event_is_completed_and_half_a_one_dropped(
+    stream: bytes, output: bytes
+) -> None:
+    assert scan([stream]).output == output
+    assert scan([bytes([byte]) for byte in stream]).output == output
+
+
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+DOCUMENTS = st.sampled_from(
+    [ROLE, TEXT, STOP, USAGE, FILTER_OUTAGE, SPEAKS_OF_IT, COMPLETED, FAILED, ERROR, FLAT_ERROR]
+).map(lambda document: json.dumps(document, ensure_ascii=False))
+FIELDS = (
+    DOCUMENTS.map(lambda text: f"data: {text}")
+    | DOCUMENTS.map(lambda text: f"data:{text[:7]}\x00data: {text[7:]}")
+    | st.sampled_from(
+        ["", "", ": comment", ":", "event: error", "event: x", "id: 1", "data", "data: [DONE]",
+         "retry: 10", "data: {", "nothing"]
+    )
+)  # fmt: skip
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Mostly well-formed streams with all line ends mixed, cut off anywhere."""
+    text = ""
+    for field in draw(st.lists(FIELDS, max_size=12)):
+        for line in field.split("\x00"):
+            text += line + draw(LINE_ENDS)
+        if draw(st.booleans()):
+            text += draw(LINE_ENDS)
+    data = text.encode()
+    return data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "ending": st.sampled_from(["choices", "response", "close"]),
+        "choices": st.integers(1, 3),
+        "drop_usage": st.booleans(),
+    }
+)
+DENSE = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n", b"data: ", b'{"usage":{}}', b'"error"', b"x"]),
+    max_size=20,
+).map(b"".join)
+
+
+@given(streams() | st.binary(max_size=60) | DENSE, st.lists(st.integers(0), max_size=20), OPTIONS)
+@example(b"x\r\n\r\n", [4], {})
+@example(b"\r\r\r", [1, 2], {})
+@example(b"data: [DONE]\n\n\n", [15], {})
+def test_the_pieces_make_no_difference(
+    data: bytes, places: list[int], options: dict[str, Any]
+) -> None:
+    whole = scan([data], **options)
+    assert scan(cut(data, places), **options) == whole
+    assert scan([bytes([byte]) for byte in data], **options) == whole
+
+
+@given(streams(), OPTIONS)
+def test_a_client_sees_every_event_of_the_stream_and_no_other(
+    data: bytes, options: dict[str, Any]
+) -> None:
+    seen = dispatched(scan([data], **options).output)
+    # What the stream ends in is an event if it lacks only its blank line.
+    sent, completed = dispatched(data), dispatched(data + b"\n\n")
+    if options["drop_usage"]:
+        dropped = json.dumps(USAGE, ensure_ascii=False)
+        sent = [each for each in sent if json_text(each[1]) != dropped]
+        completed = [each for each in completed if json_text(each[1]) != dropped]
+    assert seen in (sent, completed)
+
+
+def json_text(text: str) -> str:
+    return text.replace("\n", "")
+
+
+@given(streams(), OPTIONS)
+def test_what_is_told_is_what_the_events_tell(data: bytes, options: dict[str, Any]) -> None:
+    seen = scan([data], **options)
+    documents = []
+    for name, text in dispatched(seen.output):
+        try:
+            documents.append((name, json.loads(text)))
+        except ValueError:
+            documents.append((name, text))
+    usages = [
+        Usage(9, 4)
+        for _, document in documents
+        if isinstance(document, dict)
+        and (document.get("usage") or document.get("type") == "response.completed")
+    ]
+    if usages:
+        assert seen.usage == Usage(9, 4)
+    if seen.error is None:
+        assert not any(name == "error" for name, _ in documents)
+        assert not any(
+            isinstance(document, dict) and document.get("type") in ("error", "response.failed")
+            for _, document in documents
+        )
+
+
+@given(streams())
+def test_events_are_split_without_loss(data: bytes) -> None:
+    assert b"".join(split_events(data)) == data
+
+
+def test_an_event_has_a_greatest_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10_000)
+    scanner = EventScanner()
+    assert scanner.feed(event(TEXT)) == event(TEXT)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OversizedEvent):
+            for _ in range(100_000):
+                scanner.feed(b"xy")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 5 * sse.MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_a_large_event_in_small_pieces_costs_no_more_than_its_bytes(end: bytes) -> None:
+    piece = b"data: " + b"x" * 248 + end[: len(end) // 2]
+    scanner = EventScanner()
+    started = time.process_time()
+    pieces = 16_000
+    for _ in range(pieces):
+        assert scanner.feed(piece) == b""
+    assert scanner.feed(end[len(end) // 2 :]) == piece * pieces + end[len(end) // 2 :]
+    # Joining what is held to each piece would copy 32 GB here.
+    assert time.process_time() - started < 5
