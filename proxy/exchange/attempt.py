@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.exchange.ports import UpstreamRequest
 from proxy.exchange.rewrite import with_fields
-from proxy.upstream.address import AddressBook, dated_surface
+from proxy.upstream.address import dated_surface
 
 if TYPE_CHECKING:
     from actors.lease import Lease
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from proxy.exchange.call import Call
     from proxy.exchange.ports import Headers
     from proxy.exchange.upload import Upload
+    from proxy.upstream.address import AddressBook
 
 USAGE_SINCE: Final = "2024-09-01"
 """First dated API that takes `stream_options` (learn.microsoft.com, "API lifecycle"); earlier ones
 answer 400 (openai/openai-python#1469)."""
-_ADDRESSES: Final = AddressBook()
 
 
 def upstream_request(
@@ -28,7 +28,7 @@ def upstream_request(
     query: bytes,
     *,
     ask_usage: bool,
-    addresses: AddressBook = _ADDRESSES,
+    addresses: AddressBook,
 ) -> UpstreamRequest:
     """The request for the lease's instance. `headers`: the client's, already filtered.
 

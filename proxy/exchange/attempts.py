@@ -21,6 +21,7 @@ from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
 from proxy.exchange.headers import forwarded, is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
+from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.tokens.count import count
@@ -96,6 +97,7 @@ class Attempts:
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
         )
+        self._attempt_at = record.started_at
         self._wait_until = record.started_at + means.max_wait_s
 
     async def run(self) -> None:
@@ -136,7 +138,10 @@ class Attempts:
             if not isinstance(answer, CountFirst):
                 break
             demand = self._call.demand = await self._counted(demand)
-        self._record.wait_s += trio.current_time() - started
+        record = self._record
+        record.wait_s += trio.current_time() - started
+        record.demanded_input_tokens = demand.input_likely
+        record.demanded_output_tokens = demand.output
         if isinstance(answer, Refused):
             if last is not None and answer.reason != "saturated":
                 await self._relay_failure(last)
@@ -157,7 +162,7 @@ class Attempts:
     async def _attempt(self, lease: Lease) -> Failed | None:
         """Sends and relays under the lease, and settles it. None once the client has its answer."""
         call, record = self._call, self._record
-        started = trio.current_time()
+        started = self._attempt_at = trio.current_time()
         record.instance = lease.config.name
         record.attempts += 1
         ask_usage = (
@@ -222,13 +227,23 @@ class Attempts:
     def _settle(
         self, lease: Lease, usage: Usage | None, outcome: Outcome, seen: Evidence | None = None
     ) -> None:
+        self._close(lease, outcome, None if usage is None else usage.total, seen)
         if usage is None:
-            lease.settle(outcome, None, seen)
             return
-        lease.settle(outcome, usage.total, seen)
         self._record.input_tokens, self._record.output_tokens = usage
         if outcome.kind == "success":
             self._means.allowance.observe(self._call.model, usage.output)
+
+    def _close(
+        self, lease: Lease, outcome: Outcome, used_tokens: int | None, seen: Evidence | None
+    ) -> None:
+        """Settles the lease and remembers how it went."""
+        lease.settle(outcome, used_tokens, seen)
+        self._record.trail.append(
+            AttemptRecord(
+                lease.config.name, self._attempt_at, lease.tokens, outcome, used_tokens, seen
+            )
+        )
 
     async def _error_answer(
         self, lease: Lease, response: UpstreamResponse, started: float, *, asked: bool
@@ -277,7 +292,7 @@ class Attempts:
         failure: UpstreamFailure | None = None,
     ) -> Failed:
         seen = None if headers is None else evidence(headers)
-        lease.settle(verdict.outcome, None if failure is not None else 0, seen)
+        self._close(lease, verdict.outcome, None if failure is not None else 0, seen)
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:

@@ -47,13 +47,14 @@ class Call:
 
     @property
     def choices(self) -> int:
-        """How many choices its stream has to finish: `n` for each prompt."""
+        """How many choices its stream has to finish: `n`, and that for each prompt."""
         n = self.document.get("n")
+        each = n if type(n) is int and n > 0 else 1
         prompt = self.document.get("prompt")
-        prompts = 1
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-            prompts = len(prompt)
-        return prompts * (n if type(n) is int and n > 0 else 1)
+        if self.operation.path != "completions" or not isinstance(prompt, list):
+            return each
+        # A list of numbers is one prompt, in tokens.
+        return each * max(1, sum(not isinstance(item, int) for item in prompt))
 
     def close(self) -> None:
         if isinstance(self.body, Upload):

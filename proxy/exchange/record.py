@@ -1,8 +1,30 @@
-"""What is remembered of one request: the line in the log. No content, no keys."""
+"""What is remembered of one request, for its line in the log and for whoever asks why it went as
+it did. No content, no keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from actors.messages import Evidence, Outcome
+
+REMEMBERED: Final = 10_000
+"""The last requests that can be asked about; some ten megabytes."""
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One try at one instance. `reserved_tokens`: by its lease. `settled_tokens`: what it used,
+    None if nobody said. `evidence`: the limits that its answer's headers told of."""
+
+    instance: str
+    started_at: float
+    reserved_tokens: int
+    outcome: Outcome
+    settled_tokens: int | None
+    evidence: Evidence | None
 
 
 @dataclass(slots=True)
@@ -27,3 +49,24 @@ class RequestRecord:
     duration_s: float = 0.0
     input_tokens: int | None = None
     output_tokens: int | None = None
+    demanded_input_tokens: int = 0
+    demanded_output_tokens: int = 0
+    trail: list[AttemptRecord] = field(default_factory=list)
+
+
+class RecentRequests:
+    """The records of the last requests, by id. Of two with one id (clients may choose it) the
+    later one is kept."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._limit = limit
+        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
+
+    def add(self, record: RequestRecord) -> None:
+        self._records.pop(record.id, None)
+        self._records[record.id] = record
+        if len(self._records) > self._limit:
+            self._records.popitem(last=False)
+
+    def find(self, identity: str) -> RequestRecord | None:
+        return self._records.get(identity)

@@ -73,7 +73,7 @@ class Relay:
 
     # -- whole answers ---------------------------------------------------------------------
 
-    async def whole(self, _deadline: float = 0.0) -> Usage | None:
+    async def whole(self) -> Usage | None:
         """Relays byte for byte; the upstream side keeps the time (`UpstreamRequest.whole_s`).
 
         Errors: `UpstreamFailure` before the first byte, `CutShort` after it.
