@@ -7,6 +7,7 @@ that another instance may not have is kept back and the next one is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,12 +15,14 @@ import trio
 from actors.clock import wall_now
 from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Demand, Outcome, Refused
+from actors.policy.retry_budget import RetryBudget
 from proxy.errors import ProxyError
 from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
 from proxy.exchange.headers import forwarded, is_event_stream, returned
+from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import refusal_error
@@ -60,6 +63,7 @@ class Means:
     allowance: Allowance
     max_wait_s: float
     addresses: AddressBook = field(default_factory=AddressBook)
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
     without_stream_options: set[str] = field(default_factory=set)
 
 
@@ -98,7 +102,10 @@ class Attempts:
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
         )
         self._attempt_at = record.started_at
-        self._wait_until = record.started_at + means.max_wait_s
+        wait_s, answer_s, self._priority = patience(request.headers, means.max_wait_s)
+        self._wait_until = record.started_at + wait_s
+        self._answer_until = inf if answer_s is None else record.started_at + answer_s
+        means.retry_budget.request(record.started_at)
 
     async def run(self) -> None:
         last: Failed | None = None
@@ -112,13 +119,21 @@ class Attempts:
                 retry_count = lease.config.retry_count
             if failed is None:
                 return
-            if not failed.verdict.elsewhere or retries >= retry_count:
+            if not failed.verdict.elsewhere:
                 await self._relay_failure(failed)
+                return
+            last = _more_telling(last, failed)
+            if retries >= retry_count or not self._may_retry():
+                await self._relay_failure(last)
                 return
             retries += 1
             if failed.verdict.exclude:
                 self._excluded |= {failed.instance}
-            last = _more_telling(last, failed)
+
+    def _may_retry(self) -> bool:
+        """Whether the client still waits for an answer, and the service can afford a retry."""
+        now = trio.current_time()
+        return now < self._answer_until and self._means.retry_budget.take(now)
 
     async def _acquire(self, last: Failed | None) -> Lease | None:
         """A lease, or None once the client has been told `last` because nobody else can try.

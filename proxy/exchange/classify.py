@@ -99,6 +99,12 @@ def failure(error: UpstreamFailure, *, latency_s: float) -> Verdict:
     return Verdict(outcome, elsewhere=True, exclude=True)
 
 
+def keyless(reason: str) -> Verdict:
+    """Judges an attempt that could not be made because the instance's key is not there."""
+    outcome = Outcome("credential_error", reason=reason[:MAX_REASON], reached=False)
+    return Verdict(outcome, elsewhere=True, exclude=True)
+
+
 def rejects_stream_options(status: int, body: bytes) -> bool:
     """Whether the upstream refused the request because it does not know `stream_options`
     (Azure before 2024-09-01, and servers that validate strictly)."""

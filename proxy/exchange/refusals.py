@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 UNAVAILABLE_RETRY_S: Final = 5.0
 """When nothing says how long an outage lasts."""
+SATURATED_RETRY_S: Final = 1.0
+"""When nothing says how long the instances are full."""
 RETRY_WORTHWHILE_S: Final = 120.0
 """The official SDKs do not wait longer than this for `retry-after` (openai-python 2.52,
 `_base_client.py`): then a retry cannot help."""
@@ -46,7 +48,7 @@ def refusal_error(refused: Refused, model: str, now: float) -> ProxyError:
                 should_retry=False,
             )
         case "saturated" | "overloaded":
-            wait_s = wait_s or 1.0
+            wait_s = wait_s or SATURATED_RETRY_S
             return ProxyError(
                 429,
                 f"All instances for `{model}` are at their rate limits. Please retry after "
@@ -57,12 +59,14 @@ def refusal_error(refused: Refused, model: str, now: float) -> ProxyError:
                 should_retry=wait_s <= RETRY_WORTHWHILE_S,
             )
         case "unavailable":
+            wait_s = wait_s or UNAVAILABLE_RETRY_S
             return ProxyError(
                 503,
                 f"No instance for `{model}` is available now.",
                 type="server_error",
                 code="no_instance_available",
-                retry_after_s=wait_s or UNAVAILABLE_RETRY_S,
+                retry_after_s=wait_s,
+                should_retry=wait_s <= RETRY_WORTHWHILE_S,
             )
         case _:
             assert_never(refused.reason)

@@ -197,6 +197,13 @@ def test_a_broken_exchange_is_the_instances_fault_and_free_only_if_nothing_was_s
     assert len(verdict.outcome.reason) <= classify.MAX_REASON
 
 
+def test_an_instance_without_its_key_is_as_good_as_refused() -> None:
+    verdict = classify.keyless("environment variable X is not set")
+    assert (verdict.elsewhere, verdict.exclude) == (True, True)
+    assert verdict.outcome.kind == "credential_error"
+    assert verdict.outcome.reached is False
+
+
 @pytest.mark.parametrize(
     ("status", "body", "rejects"),
     [
