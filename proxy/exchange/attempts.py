@@ -28,6 +28,7 @@ from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.tokens.count import count
+from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Means:
     allowance: Allowance
     max_wait_s: float
     addresses: AddressBook = field(default_factory=AddressBook)
+    estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     without_stream_options: set[str] = field(default_factory=set)
 
@@ -247,7 +249,9 @@ class Attempts:
             return
         self._record.input_tokens, self._record.output_tokens = usage
         if outcome.kind == "success":
-            self._means.allowance.observe(self._call.model, usage.output)
+            call, means = self._call, self._means
+            means.allowance.observe(call.model, usage.output)
+            means.estimates.observe(call.model, call.demand.input_likely, usage.input)
 
     def _close(
         self, lease: Lease, outcome: Outcome, used_tokens: int | None, seen: Evidence | None

@@ -1,11 +1,12 @@
 """Why a request goes where it goes: before it is sent, and after.
 
 `POST /admin/route/explain` judges a request that nobody sends; `GET /admin/requests/{id}` tells how
-a recent one went. Neither holds content or keys.
+a recent one went; `GET /admin/estimates` how good the estimates were. None holds content or keys.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
     from actors.clock import WallClock
     from actors.messages import Explanation
+    from proxy.exchange.attempts import Means
     from proxy.exchange.record import AttemptRecord, RecentRequests, RequestRecord
     from proxy.front.admin import Answer
     from proxy.tokens.bounds import EstimateKind
-    from proxy.tokens.output import Allowance
 
 SUMMARY_FIELDS: Final = ("model", "input_tokens", "max_tokens")
 
@@ -37,24 +38,25 @@ class Explainer(Protocol):
 
 
 class RouteExplanations:
-    """The two views. `max_wait_s`: how long a request may wait for capacity."""
+    """The views."""
 
     def __init__(
         self,
         explainer: Explainer,
         recent: RecentRequests,
-        allowance: Allowance,
+        means: Means,
         clock: WallClock,
-        max_wait_s: float,
     ) -> None:
         self._explainer = explainer
         self._recent = recent
-        self._allowance = allowance
+        self._allowance = means.allowance
+        self._estimates = means.estimates
         self._clock = clock
-        self._max_wait_s = max_wait_s
+        self._max_wait_s = means.max_wait_s
 
     def add_to(self, api: Blueprint) -> None:
         api.add_url_rule("/route/explain", "explain_route", self.explain, methods=["POST"])
+        api.add_url_rule("/estimates", "get_estimates", self.estimates, methods=["GET"])
         api.add_url_rule("/requests/<identity>", "get_request", self.request, methods=["GET"])
 
     async def explain(self) -> Answer:
@@ -85,6 +87,15 @@ class RouteExplanations:
                 }
                 for judged in found.judgements
             ],
+        }, 200
+
+    async def estimates(self) -> Answer:
+        """How the estimates of input tokens compare with what was reported, by model."""
+        return {
+            "models": {
+                model: {name: round(value, 4) for name, value in asdict(accuracy).items()}
+                for model, accuracy in self._estimates.snapshot().items()
+            }
         }, 200
 
     async def request(self, identity: str) -> Answer:
