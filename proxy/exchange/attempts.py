@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -27,11 +27,13 @@ from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
-from proxy.tokens.count import count
+from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.lease import Lease, Leases
     from actors.messages import Evidence
     from proxy.exchange.call import Call
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     )
     from proxy.exchange.record import RequestRecord
     from proxy.exchange.usage import Usage
+    from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
@@ -52,9 +55,17 @@ MAX_CRASHES: Final = 3
 """Instance crashes that one request puts up with before it is told."""
 
 
+class InputCounter(Protocol):
+    async def __call__(
+        self, kind: EstimateKind, body: Mapping[str, Any], model: str, *, body_bytes: int
+    ) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What every request is served with. `max_wait_s`: how long one may wait for capacity.
+
+    `count`: counts input tokens exactly, as `proxy.tokens.count.count` does.
 
     `without_stream_options`: addresses of upstreams that turned out not to take it.
     """
@@ -64,6 +75,7 @@ class Means:
     allowance: Allowance
     max_wait_s: float
     addresses: AddressBook = field(default_factory=AddressBook)
+    count: InputCounter = count_input
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     without_stream_options: set[str] = field(default_factory=set)
@@ -169,7 +181,7 @@ class Attempts:
     async def _counted(self, demand: Demand) -> Demand:
         call = self._call
         assert isinstance(call.body, bytes)
-        tokens = await count(
+        tokens = await self._means.count(
             call.operation.estimate, call.document, call.model, body_bytes=len(call.body)
         )
         return replace(demand, input_low=tokens, input_likely=tokens, input_high=tokens)

@@ -53,6 +53,11 @@ class Exchange:
         self._running = 0
         self._record = record
 
+    @property
+    def running(self) -> int:
+        """Requests in progress, waiting ones included."""
+        return self._running
+
     def matches(self, path: str) -> bool:
         """Whether `handle` answers for this path."""
         return is_data_plane(path)

@@ -19,8 +19,8 @@ from proxy.server.limits import Limits
 from proxy.server.run import serve
 from proxy.service import assembled
 from proxy.settings import load_settings
-from proxy.simulator.deployment import INSTANT
 from proxy.simulator.demo import simulated_resource
+from proxy.simulator.deployment import INSTANT
 from proxy.simulator.resource import DEFAULT_KEY, Resource
 from proxy.simulator.serving import serve_resource
 
@@ -88,11 +88,13 @@ def start(tmp_path: Path, listener: Listener) -> Start:
                 for number, resource in enumerate(resources)
             }
             (tmp_path / "configs.json").write_text(json.dumps(configs))
-            async with assembled(load_settings(environ)) as service:
-                async with trio.open_nursery() as serving:
-                    url = await serving.start(_listen, listener, service)
-                    yield Running(url, resources, urls)
-                    serving.cancel_scope.cancel()
+            async with (
+                assembled(load_settings(environ)) as service,
+                trio.open_nursery() as serving,
+            ):
+                url = await serving.start(_listen, listener, service)
+                yield Running(url, resources, urls)
+                serving.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
     return started
