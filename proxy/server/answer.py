@@ -26,49 +26,33 @@ _OWN = frozenset((b"connection", b"content-length", b"date", b"keep-alive", b"tr
 _NONE: Mapping[bytes, bytes] = {}
 
 
-class _Date:
-    """The `date` header, made once per second."""
-
-    __slots__ = ("_line", "_second")
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._line = b""
-
-    def line(self) -> bytes:
-        second = int(wall_now())
-        if second != self._second:
-            self._second = second
-            self._line = b"date: %b" % formatdate(second, usegmt=True).encode()
-        return self._line
+def date_line() -> bytes:
+    """The `date` header as of now."""
+    return b"date: %b" % formatdate(wall_now(), usegmt=True).encode()
 
 
-_date = _Date()
-
-
-def _encode_head(status: int, lines: list[bytes]) -> bytes:
-    """The head of an answer with these header lines.
+def _encode(status: int, lines: list[bytes], body: bytes = b"") -> bytes:
+    """A head with these header lines, and what follows it.
 
     Errors: `ValueError` when a line holds a line break or NUL, which could end the head early and
     make two answers of one.
     """
     block = b"\r\n".join(lines)
-    breaks = len(lines) - 1
-    if block.count(b"\n") != breaks or block.count(b"\r") != breaks or b"\0" in block:
+    if len(block) - len(block.translate(None, b"\r\n\0")) != 2 * (len(lines) - 1):
         raise ValueError("a response header contains a line break or NUL")
     status_line = _STATUS_LINES.get(status)
     if status_line is None:
         assert 200 <= status <= 999, "a final status"
         status_line = b"HTTP/1.1 %d \r\n" % status
-    return b"%b%b\r\n\r\n" % (status_line, block)
+    return b"%b%b\r\n\r\n%b" % (status_line, block, body)
 
 
 def encode_refusal(error: ProxyError) -> bytes:
     """A whole answer that ends the connection, for where there is no request to answer."""
     body = error.body()
     lines = [b": ".join(pair) for pair in error.headers() if pair[0] not in _OWN]
-    lines += [_date.line(), b"connection: close", b"content-length: %d" % len(body)]
-    return _encode_head(error.status, lines) + body
+    lines += [date_line(), b"connection: close", b"content-length: %d" % len(body)]
+    return _encode(error.status, lines, body)
 
 
 class Answer:
@@ -107,19 +91,26 @@ class Answer:
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """As the port says: one send. In an answer to HEAD a given `content-length` is kept."""
         assert not self.started
-        lines, given = _sort_out(headers)
-        if status not in _BODILESS:
-            length = given.get(b"content-length") if self._head_only else None
-            lines.append(b"content-length: %b" % (length or b"%d" % len(body)))
-        head = self._head(status, lines, given)
+        lines = [b": ".join(pair) for pair in headers if pair[0] not in _OWN]
+        given = _NONE if len(lines) == len(headers) else _own(headers)
+        if status in _BODILESS:
+            body = b""
+        elif self._head_only:
+            lines.append(b"content-length: %b" % given.get(b"content-length", b"%d" % len(body)))
+            body = b""
+        else:
+            lines.append(b"content-length: %d" % len(body))
+        self._complete_head(lines, given)
+        message = _encode(status, lines, body)
         self.started = True
-        await self._connection.send(head if self._head_only or status in _BODILESS else head + body)
+        await self._connection.send(message)
         self.complete = True
 
     async def start(self, status: int, headers: Headers) -> None:
         """As the port says."""
         assert not self.started
-        lines, given = _sort_out(headers)
+        lines = [b": ".join(pair) for pair in headers if pair[0] not in _OWN]
+        given = _NONE if len(lines) == len(headers) else _own(headers)
         length = given.get(b"content-length")
         if length is not None and status not in _BODILESS:
             lines.append(b"content-length: %b" % length)
@@ -132,12 +123,15 @@ class Answer:
             lines.append(b"transfer-encoding: chunked")
         else:
             self.keep_alive = False
-        head = self._head(status, lines, given)
+        self._complete_head(lines, given)
+        head = _encode(status, lines)
         self.started = True
         await self._connection.send(head)
 
-    def _head(self, status: int, lines: list[bytes], given: Mapping[bytes, bytes]) -> bytes:
-        lines.append(b"date: %b" % given[b"date"] if b"date" in given else _date.line())
+    def _complete_head(self, lines: list[bytes], given: Mapping[bytes, bytes]) -> None:
+        """Adds the date and what is to become of the connection."""
+        date = given.get(b"date") if given else None
+        lines.append(self._connection.host.date if date is None else b"date: %b" % date)
         if self.keep_alive and (self._connection.closing or given or not self._request.complete):
             self.keep_alive = (
                 not self._connection.closing
@@ -148,7 +142,6 @@ class Answer:
             lines.append(b"connection: close")
         elif not self._http_1_1:
             lines.append(b"connection: keep-alive")
-        return _encode_head(status, lines)
 
     async def write(self, data: bytes) -> None:
         """As the port says: one send, framing included."""
@@ -184,9 +177,5 @@ class Answer:
             self._connection.hang_up(reset=not self._chunked and self._left is None)
 
 
-def _sort_out(headers: Headers) -> tuple[list[bytes], Mapping[bytes, bytes]]:
-    """The lines to send as they are, and those headers that the writer has a say in."""
-    lines = [b": ".join(pair) for pair in headers if pair[0] not in _OWN]
-    if len(lines) == len(headers):
-        return lines, _NONE
-    return lines, {name: value for name, value in headers if name in _OWN}
+def _own(headers: Headers) -> Mapping[bytes, bytes]:
+    return {name: value for name, value in headers if name in _OWN}

@@ -50,6 +50,10 @@ class Host(Protocol):
     exchange: Exchange
     draining: bool
     """The server is stopping: no connection is kept for another request."""
+    now: float
+    """Trio time, up to a second old: enough to tell how long a connection has been idle."""
+    date: bytes
+    """The `date` header line, up to a second old."""
 
     async def take_over(
         self, connection: Connection, stream: trio.abc.Stream, received: bytes
@@ -97,7 +101,7 @@ class Connection:
         """Trio time since when the client has owed a request; None while one is in hand."""
         self._stream = stream
         self._wire = wire
-        self._host = host
+        self.host = host
         self._answer: Answer | None = None
         self.closing = host.draining
         """Whether the request in hand, if there is one, is the last."""
@@ -182,7 +186,7 @@ class Connection:
         return protocol != "h2"
 
     async def _serve_requests(self) -> None:
-        host = self._host
+        host = self.host
         if isinstance(self._stream, trio.SSLStream) and not await self._shake_hands(self._stream):
             await self._hand_over(b"", None)
             return
@@ -215,7 +219,7 @@ class Connection:
         elif self.closing:
             return b""
         else:
-            self.idle_since = trio.current_time()
+            self.idle_since = self.host.now
             received = bytes(await self._stream.receive_some())
             self.idle_since = None
         if self._ended or not received:
@@ -251,7 +255,7 @@ class Connection:
         request = Request(head, self)
         answer = self._answer = Answer(head, request, self)
         try:
-            await self._host.exchange.handle(request, answer)
+            await self.host.exchange.handle(request, answer)
         except ProxyError as error:
             await self._answer_failure(answer, error)
         except Exception:
@@ -309,4 +313,4 @@ class Connection:
         if head is not None and not head.websocket:
             raw = without_upgrade(raw)
         received, self.received = raw + self.received, b""
-        await self._host.take_over(self, self._stream, received)
+        await self.host.take_over(self, self._stream, received)

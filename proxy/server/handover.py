@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from proxy.server.head import HTTP2_PREFACE
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIFramework
+    from collections.abc import Callable
+
+    from hypercorn.typing import ASGIFramework, TaskGroup
 
     from proxy.server.limits import Limits
 
@@ -61,12 +63,35 @@ class ReplayedStream(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Does nothing over TLS, which knows no half-closed connection."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
+        """Does nothing: Hypercorn closes the stream next, and might be cancelled in between."""
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class Idler(Protocol):
+    """A connection whose idle time somebody watches."""
+
+    idle_since: float | None
+
+
+class IdleMark(TrioSingleTask):
+    """Stands in for Hypercorn's idle timer and only marks the connection as idle or not.
+
+    Hypercorn restarts its timer at the end of an answer from inside the app's task, which
+    Quart-Trio has cancelled by then, so that an HTTP/2 connection would stay open for ever. And
+    this way one rule closes idle connections, whoever serves them.
+    """
+
+    def __init__(self, connection: Idler) -> None:
+        super().__init__()
+        self._connection = connection
+
+    async def restart(self, task_group: TaskGroup, action: Callable[..., object]) -> None:
+        self._connection.idle_since = trio.current_time()
+
+    async def stop(self) -> None:
+        self._connection.idle_since = None
 
 
 class AppServer:
@@ -89,29 +114,42 @@ class AppServer:
         Errors: Hypercorn's `LifespanFailureError` and `LifespanTimeoutError`, in a group.
         """
         lifespan = Lifespan(self._app, self._http1, self._state)
+        ended = trio.Event()
+
+        async def live() -> None:
+            await lifespan.handle_lifespan()
+            ended.set()
+
         async with trio.open_nursery() as nursery:
-            await nursery.start(lifespan.handle_lifespan)
+            nursery.start_soon(live)
             await lifespan.wait_for_startup()
+            if lifespan.shutdown.is_set():
+                # It is over already: either the app needs no lifespan, or it failed to start and
+                # the error is on its way.
+                await ended.wait()
             task_status.started()
             await self._stopping.wait()
-            await lifespan.wait_for_shutdown()
+            if not ended.is_set():
+                await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
 
-    async def take_over(self, stream: trio.abc.Stream, received: bytes) -> None:
+    async def take_over(self, connection: Idler, stream: trio.abc.Stream, received: bytes) -> None:
         """Serves `stream` until it ends, and closes it; `received` has been read from it."""
         alpn = getattr(stream, "selected_alpn_protocol", lambda: None)()
         http2 = alpn == "h2" or received.startswith(HTTP2_PREFACE)
-        await TCPServer(
+        server = TCPServer(
             self._app,
             self._http2 if http2 else self._http1,
             self._context,
             ConnectionState(self._state.copy()),
             # The annotation there knows only TLS; plain streams are told apart by what they lack.
             cast("trio.SSLStream[trio.SocketStream]", ReplayedStream(stream, received)),
-        ).run()
+        )
+        server.idle_task = IdleMark(connection)
+        await server.run()
 
     async def drain(self) -> None:
-        """Idle connections end now, the others after the answers that they owe."""
+        """No connection is kept for another request."""
         await self._context.terminated.set()
 
     def stop(self) -> None:
@@ -129,7 +167,6 @@ def _config(limits: Limits) -> Config:
     config.accesslog = None
     config.errorlog = LOG
     config.include_server_header = False
-    config.keep_alive_timeout = limits.keep_alive_s
     config.ssl_handshake_timeout = limits.head_timeout_s
     config.h11_max_incomplete_size = limits.head_bytes
     config.h2_max_header_list_size = limits.head_bytes

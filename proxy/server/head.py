@@ -83,16 +83,12 @@ class Head:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser for each header."""
         name = name.lower()
+        value = value.rstrip()
         self.headers.append((name, value))
         if name in _FRAMING:
             fields = self._fields
             # A repeated header becomes a list, which is no valid host, length or coding.
             fields[name] = fields[name] + b"," + value if name in fields else value
-
-    def strip_values(self) -> None:
-        """Drops the spaces after values, which the parser leaves."""
-        self.headers = [(name, value.rstrip()) for name, value in self.headers]
-        self._fields = {name: value.rstrip() for name, value in self._fields.items()}
 
     def interpret(self) -> None:
         """Sets what follows from the headers that frame a message.
@@ -149,7 +145,10 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
     Errors: `ProxyError` with the status to answer (400, 414, 417 or 431); the connection can't be
     used afterwards. Cost: about 6 microseconds and 0.4 for each header.
     """
-    if raw.count(b"\n") > limits.header_count + 2:
+    if (
+        len(raw) > len(b"a:\r\n") * limits.header_count
+        and raw.count(b"\n") > limits.header_count + 2
+    ):
         raise too_many_headers(limits)
     line_end = raw.index(b"\r\n")
     if line_end > limits.target_bytes + LINE_OVERHEAD_BYTES:
@@ -161,8 +160,6 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
         pass  # The head is complete; whether to switch protocols is not the parser's decision.
     except httptools.HttpParserError as error:
         raise BadRequest(f"The request is malformed: {error}.") from error
-    if b" \r\n" in raw or b"\t\r\n" in raw:
-        head.strip_values()
     head.interpret()
     return head
 

@@ -14,7 +14,7 @@ _QUERY = rb"[\x21\x22\x24-\x5b\x5d-\x7e]*+"  # the same with ?
 _HOST = rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?"
 
 _LINE = re.compile(
-    rb"([A-Z-]{1,24}) (?:(?i:https?)://(" + _HOST + rb"))?"
+    rb"([A-Z-]{1,24}) (?:(?i:https?)://(?=[^/?: ])(" + _HOST + rb"))?"
     rb"(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))? HTTP/1\.([01])"
 )  # fmt: skip
 _ASTERISK_LINE = re.compile(rb"(OPTIONS)() (\*)() HTTP/1\.([01])")

@@ -34,6 +34,7 @@ async def serve(
     drain_s: float = 30.0,
     on_drain: Callable[[], None] | None = None,
     on_hangup: Callable[[], None] | None = None,
+    on_start: Callable[[Server], None] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `host` and `port` until a signal stops it; returns when all is closed.
@@ -41,12 +42,15 @@ async def serve(
     Requests for `exchange` go there directly, everything else to `app`. Reports the URLs that it
     serves (several when `host` has several addresses). SIGTERM or SIGINT: `on_drain` is called,
     then requests in hand have `drain_s` to finish; a second one ends everything at once. SIGHUP:
-    `on_hangup` is called. Must run in the main thread, because of the signals.
+    `on_hangup` is called. Must run in the main thread, because of the signals. `on_start` gets
+    the server, to read its statistics.
 
     Errors: `ListenFailed`; what the app's start raises, in a group.
     """
     listeners = await open_listeners(host, port, backlog=limits.backlog)
     server = Server(exchange, app, limits=limits, tls=tls)
+    if on_start is not None:
+        on_start(server)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, server, drain_s, on_drain, on_hangup)
         await server.run(listeners, task_status=task_status)

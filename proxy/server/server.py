@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from proxy.errors import ProxyError
-from proxy.server.answer import encode_refusal
+from proxy.server.answer import date_line, encode_refusal
 from proxy.server.client_socket import ClientSocket
 from proxy.server.connection import Connection
 from proxy.server.connections import Connections, ConnectionStatistics
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-IDLE_CHECK_S = 1.0
-"""How often idle connections are looked for: one pass over all of them costs less than a timer
-that is set and cleared for each request."""
+TICK_S = 1.0
+"""How often the time is told to the connections and idle ones are looked for. A pass over all of
+them costs less than a timer that is set and cleared for each request; in return, one may be
+closed so much too early."""
 
 CUT_S = 2.0
 """How long cancelled connections get to end by themselves before their sockets are closed."""
@@ -48,6 +49,8 @@ class Server:
         self.exchange = exchange
         self.limits = limits
         self.draining = False
+        self.now = trio.current_time()
+        self.date = date_line()
         self._tls = tls
         self._app_server = AppServer(app, limits)
         self._connections = Connections(limits)
@@ -75,7 +78,7 @@ class Server:
                 await app.start(self._app_server.run)
                 async with trio.open_nursery() as watches:
                     watches.start_soon(self._departures.run)
-                    watches.start_soon(self._watch_idle)
+                    watches.start_soon(self._tick)
                     with self._serving:
                         async with trio.open_nursery() as clients:
                             clients.start_soon(self._accept, listeners, clients)
@@ -104,7 +107,8 @@ class Server:
         with trio.move_on_after(deadline_s):
             await self._ended.wait()
             return
-        LOG.warning("drain: cutting %d connections", self.statistics().open)
+        if left := self.statistics().open:
+            LOG.warning("drain: cutting %d connections", left)
         self._connections.end_all()
         with trio.move_on_after(CUT_S):
             await self._ended.wait()
@@ -157,12 +161,14 @@ class Server:
         """Hands a connection to Hypercorn until it ends (see `connection.Host`)."""
         # Hypercorn reads all the time and notices by itself when the client goes.
         self._departures.forget(connection)
-        await self._app_server.take_over(stream, received)
+        await self._app_server.take_over(connection, stream, received)
 
-    async def _watch_idle(self) -> None:
+    async def _tick(self) -> None:
         while True:
-            await trio.sleep(IDLE_CHECK_S)
-            self._connections.close_idle(since=trio.current_time() - self.limits.keep_alive_s)
+            await trio.sleep(TICK_S)
+            self.now = trio.current_time()
+            self.date = date_line()
+            self._connections.close_idle(since=self.now - self.limits.keep_alive_s)
 
 
 def _too_many_connections() -> ProxyError:
