@@ -16,17 +16,24 @@ from proxy.exchange.decoding import DecodedResponse, content_coding, decodable
 from proxy.exchange.headers import header, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.preamble import MAX_HELD_BYTES, MAX_HELD_S, furthest
-from proxy.exchange.sse import EventScanner, OversizedEvent
+from proxy.exchange.sse import EventScanner
 from proxy.exchange.usage import USAGE_WINDOW_BYTES, Usage, from_body, from_ends
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import Headers, ResponseWriter, UpstreamResponse
     from proxy.exchange.record import RequestRecord
-    from proxy.exchange.sse import Ending
+    from proxy.exchange.sse import Ending, Fault
 
 HELD_BYTES: Final = 64 * 1024
 """A plain answer up to this size is read to its end before its first byte goes out, so that a
 break in it can still be absorbed, and leaves in one write."""
+
+_BREAKS: Final[dict[Fault | None, tuple[str, str]]] = {
+    None: ("upstream_interrupted", "The upstream broke off in the middle of the stream."),
+    "event too long": ("upstream_event_too_long", "The upstream sent an event without end."),
+    "malformed event": ("upstream_malformed_event", "The upstream sent an event that is no JSON."),
+}
+"""What broke a stream → the code and the words in which the client is told."""
 
 
 class StreamRefused(Exception):
@@ -136,18 +143,16 @@ class Relay:
         await self._writer.start(self._response.status, self._headers())
         if held:
             await self._writer.write(held)
-        reason, code = "", "upstream_interrupted"
+        reason = ""
         try:
             if open_:
                 await self._events(scanner)
         except UpstreamFailure as failure:
             reason = str(failure)
-        except OversizedEvent:
-            reason, code = "event too long", "upstream_event_too_long"
-        if not reason and scanner.error is None and not scanner.done:
-            reason = "stream ended early"
+        if not reason and scanner.error is None:
+            reason = scanner.fault or ("" if scanner.done else "stream ended early")
         if reason:
-            await self._writer.write(error_event(code, scanner.events))
+            await self._writer.write(error_event(scanner.fault, scanner.events))
         await self._writer.finish()
         if reason or scanner.error is not None:
             raise CutShort(reason or _describe(scanner.error), scanner.usage, scanner.error)
@@ -160,26 +165,28 @@ class Relay:
         until = trio.current_time() + MAX_HELD_S
         while len(held) <= MAX_HELD_BYTES and trio.current_time() < until:
             piece = await self._response.read_chunk()
-            try:
-                events = scanner.feed(piece) if piece else scanner.finish()
-            except OversizedEvent as error:
-                raise UpstreamFailure("body", "protocol", "an event is too long") from error
+            events = scanner.feed(piece) if piece else scanner.finish()
             reached = furthest(events) if events else "preamble"
             if reached == "error":
                 raise StreamRefused(scanner.error or {})
             held += events
             if reached == "output":
                 return held, bool(piece)
+            if scanner.fault is not None:
+                raise UpstreamFailure("body", "protocol", scanner.fault, answered=True)
             if not piece:
                 if scanner.done:
                     return held, False
-                raise UpstreamFailure("body", "reset", "the stream ended before any output")
+                raise UpstreamFailure(
+                    "body", "reset", "the stream ended before any output", answered=True
+                )
         return held, True
 
     async def _events(self, scanner: EventScanner) -> None:
-        """Passes events on until the upstream has closed or has told an error."""
+        """Passes events on until the upstream has closed, or has told an error, or can't be
+        followed."""
         read, write = self._response.read_chunk, self._writer.write
-        while scanner.error is None:
+        while scanner.error is None and scanner.fault is None:
             piece = await read()
             events = scanner.feed(piece) if piece else scanner.finish()
             if events:
@@ -188,14 +195,14 @@ class Relay:
                 return
 
 
-def error_event(code: str, sequence_number: int) -> bytes:
+def error_event(fault: Fault | None, sequence_number: int) -> bytes:
     """An SSE error event that chat and responses clients both take for one.
 
     It has the fields of the responses API's error event, and the `error` object at which the
     official SDK raises on any stream (openai-python, `_streaming.py`).
     """
-    message = "The upstream broke off in the middle of the stream. The answer is incomplete."
-    fields = {"code": code, "message": message, "param": None}
+    code, what = _BREAKS[fault]
+    fields = {"code": code, "message": f"{what} The answer is incomplete.", "param": None}
     event = {
         "type": "error",
         **fields,

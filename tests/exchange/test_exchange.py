@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -239,7 +240,7 @@ async def test_a_stream_passes_event_by_event_without_the_usage_we_asked_for(
         assert expected == [TEXT, STOP]
         assert writer.body.endswith(DONE)
         assert b"prompt_tokens" not in writer.body
-        gaps = [later[0] - earlier[0] for earlier, later in zip(seen, seen[1:], strict=False)]
+        gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(seen)]
         assert gaps == [1.0, 2.0]
         assert b.system.standing("one").account.usage.total(trio.current_time()) == 13
 

@@ -40,7 +40,9 @@ async def call_of(body: Any, path: str = "/v1/chat/completions") -> Call:
     return await read_call(request, target, Allowance())
 
 
-def made(call: Call, config: InstanceConfig, *, ask_usage: bool = False, **more: Any) -> UpstreamRequest:
+def made(
+    call: Call, config: InstanceConfig, *, ask_usage: bool = False, **more: Any
+) -> UpstreamRequest:
     return upstream_request(
         call,
         LeaseOf(config, **more),  # type: ignore[arg-type]

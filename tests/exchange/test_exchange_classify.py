@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange import classify
@@ -275,6 +275,7 @@ JSON = st.recursive(
 ERRORS = st.dictionaries(st.sampled_from(["code", "type", "message", "headers"]), JSON)
 
 
+@settings(deadline=None)
 @given(
     st.integers(300, 999),
     st.binary(max_size=50)
@@ -288,6 +289,7 @@ def test_no_answer_is_beyond_judgement(status: int, body: bytes) -> None:
     assert (verdict.outcome.kind == "client_error") == (not verdict.elsewhere)
 
 
+@settings(deadline=None)
 @given(ERRORS)
 def test_no_stream_error_is_beyond_judgement(error: dict[str, Any]) -> None:
     status, _ = classify.stream_error(error)

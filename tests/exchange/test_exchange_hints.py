@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange.hints import MAX_HINT_S, duration_s, limit_hit, retry_after_s
@@ -201,6 +201,7 @@ BODIES = st.binary(max_size=80) | st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(HINT_HEADERS, VALUES), max_size=6), BODIES, st.floats())
 def test_no_input_raises_or_gives_a_wait_that_is_none(
     headers: list[tuple[bytes, bytes]], body: bytes, wall_now: float

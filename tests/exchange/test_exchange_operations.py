@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange.operations import OPERATIONS, Target, find, is_data_plane
@@ -116,6 +116,7 @@ def test_the_data_plane_is_told_by_its_first_segment(path: str, *, ours: bool) -
     assert is_data_plane(path) is ours
 
 
+@settings(deadline=None)
 @given(st.text("/.%abv1openaidlytsmchr", max_size=60) | st.text())
 def test_whatever_is_found_is_in_the_data_plane_and_names_no_path(path: str) -> None:
     target = find(path)

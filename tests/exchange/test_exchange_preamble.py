@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange.preamble import furthest, stage
@@ -111,6 +111,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_document_raises(document: Any) -> None:
     assert stage(event(document)) in ("preamble", "output", "error")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
@@ -131,6 +131,7 @@ DOCUMENTS = st.dictionaries(NAMES, JSON, max_size=6)
 FIELDS = st.fixed_dictionaries({}, optional={"model": TEXTS, "stream_options": st.just(ASK)})
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, FIELDS, st.booleans(), st.sampled_from([None, 1]))
 def test_the_value_is_that_of_the_old_text_with_the_new_fields(
     document: dict[str, Any], fields: dict[str, Any], ascii_: bool, indent: int | None
@@ -142,6 +143,7 @@ def test_the_value_is_that_of_the_old_text_with_the_new_fields(
         assert made == body
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, TEXTS, TEXTS)
 def test_a_plain_top_level_model_is_the_only_thing_that_changes(
     document: dict[str, Any], old: str, new: str

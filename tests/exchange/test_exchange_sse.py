@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import example, given
+from cutting import bytewise, cut
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange import sse
@@ -57,11 +58,6 @@ def scan(pieces: Iterable[bytes], **options: Any) -> Seen:
     return Seen(output, scanner.usage, scanner.error, scanner.done)
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
-
-
 def dispatched(data: bytes) -> list[tuple[str, str]]:
     """(event, data) of each dispatch, by the letter of the standard."""
     found = []
@@ -88,8 +84,8 @@ def test_a_chat_stream_passes_as_it_came_byte_by_byte_too(end: str, ascii_: bool
     stream = b"".join(event(document, end=end, ascii_=ascii_) for document in documents)
     expected = Seen(stream, Usage(9, 4), None, True)
     assert scan([stream]) == expected
-    assert scan([bytes([byte]) for byte in stream]) == expected
-    dropped = scan([bytes([byte]) for byte in stream], drop_usage=True)
+    assert scan(bytewise(stream)) == expected
+    dropped = scan(bytewise(stream), drop_usage=True)
     assert dropped.usage == Usage(9, 4)
     assert dropped.output == stream.replace(event(USAGE, end=end, ascii_=ascii_), b"")
 
@@ -142,7 +138,7 @@ def test_the_answers_own_end_is_recognized(
     stream: bytes, options: dict[str, Any], *, done: bool
 ) -> None:
     assert scan([stream], **options).done is done
-    assert scan([bytes([byte]) for byte in stream], **options).done is done
+    assert scan(bytewise(stream), **options).done is done
 
 
 @pytest.mark.parametrize(
@@ -173,7 +169,7 @@ def test_errors_in_a_stream_are_seen_in_all_their_shapes(
     raw: bytes, error: dict[str, Any] | None
 ) -> None:
     assert scan([event(TEXT) + raw]).error == error
-    assert scan([bytes([byte]) for byte in raw]) == scan([raw])
+    assert scan(bytewise(raw)) == scan([raw])
     assert event_error(raw, sse.event_document(raw)) == error
 
 
@@ -203,7 +199,7 @@ def test_at_the_end_a_whole_event_is_completed_and_half_a_one_dropped(
     stream: bytes, output: bytes
 ) -> None:
     assert scan([stream]).output == output
-    assert scan([bytes([byte]) for byte in stream]).output == output
+    assert scan(bytewise(stream)).output == output
 
 
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
@@ -246,6 +242,7 @@ DENSE = st.lists(
 ).map(b"".join)
 
 
+@settings(deadline=None)
 @given(streams() | st.binary(max_size=60) | DENSE, st.lists(st.integers(0), max_size=20), OPTIONS)
 @example(b"x\r\n\r\n", [4], {})
 @example(b"\r\r\r", [1, 2], {})
@@ -255,9 +252,10 @@ def test_the_pieces_make_no_difference(
 ) -> None:
     whole = scan([data], **options)
     assert scan(cut(data, places), **options) == whole
-    assert scan([bytes([byte]) for byte in data], **options) == whole
+    assert scan(bytewise(data), **options) == whole
 
 
+@settings(deadline=None)
 @given(streams(), OPTIONS)
 def test_a_client_sees_every_event_of_the_stream_and_no_other(
     data: bytes, options: dict[str, Any]
@@ -276,6 +274,7 @@ def json_text(text: str) -> str:
     return text.replace("\n", "")
 
 
+@settings(deadline=None)
 @given(streams(), OPTIONS)
 def test_what_is_told_is_what_the_events_tell(data: bytes, options: dict[str, Any]) -> None:
     seen = scan([data], **options)
@@ -301,6 +300,7 @@ def test_what_is_told_is_what_the_events_tell(data: bytes, options: dict[str, An
         )
 
 
+@settings(deadline=None)
 @given(streams())
 def test_events_are_split_without_loss(data: bytes) -> None:
     assert b"".join(split_events(data)) == data

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 from fakes import FakeRequest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import BodyTooLarge
@@ -72,6 +72,7 @@ async def test_the_field_changes_from_the_next_attempt_on() -> None:
         assert body.length == length
 
 
+@settings(deadline=None)
 @given(
     content=st.binary(max_size=80),
     sizes=st.lists(st.integers(1, 30), max_size=20),

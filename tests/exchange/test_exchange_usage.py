@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange.usage import (
@@ -131,6 +131,7 @@ def test_of_a_long_answer_only_the_ends_are_needed() -> None:
     assert from_ends(b"", b"") is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text('{}[]":,\\usage 0123_tokenprmi').map(str.encode))
 def test_no_body_raises(body: bytes) -> None:
     from_body(body)
@@ -147,6 +148,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON_VALUES, JSON_VALUES, st.integers(0, 1000), st.integers(0, 1000), st.booleans())
 def test_whatever_surrounds_it_it_is_read_exactly(
     before: Any, after: Any, given_: int, made: int, ascii_: bool
