@@ -46,6 +46,8 @@ from actors.messages import (
 )
 from actors.migration import plan_migration
 from actors.policy.standing import Standing
+from actors.state_file import StateFile
+from actors.statistics import instance_statistics
 
 if TYPE_CHECKING:
     import logging
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
     from actors.router import RouterAddress
+    from actors.state_file import StateStorage
+    from actors.statistics import InstanceStatistics
 
 _STOPPING: Final = "the service is shutting down"
 SAVE_INTERVAL_S: Final = 1.0
@@ -74,10 +78,6 @@ class ConfigStorage(Protocol):
     async def take_over(self) -> Mapping[str, InstanceConfig]: ...
 
     async def keep_edit(self) -> str | None: ...
-
-
-class StateStorage(Protocol):
-    async def save(self, records: Mapping[str, Mapping[str, Any]]) -> None: ...
 
 
 class Supervisor:
@@ -100,19 +100,29 @@ class Supervisor:
         self.mailbox = mailbox
         self._router = router
         self._config_store = config_store
-        self._state_store = state_store
+        self._state_file = StateFile(state_store, clock, log)
         self._clock = clock
         self._rng = rng
         self._log = log
         self._intensity = intensity
         self._children: dict[str, Child] = {}
         self._retiring: list[Child] = []
-        self._saved: tuple[object, ...] = ()
 
     def can_serve(self) -> bool:
         """Whether some instance can serve requests. Never blocks."""
         now = trio.current_time()
         return any(child.standing.can_serve(now) for child in self._children.values())
+
+    def configured_models(self) -> frozenset[str]:
+        """The models that some configuration names. Never blocks."""
+        return frozenset(
+            model for child in self._children.values() for model in child.config.models()
+        )
+
+    def statistics(self) -> tuple[InstanceStatistics, ...]:
+        """Every instance, at this moment. Never blocks."""
+        now = trio.current_time()
+        return tuple(instance_statistics(child, now) for child in self._children.values())
 
     # -- life ------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ class Supervisor:
                 child.close(trio.current_time())
             self._fail_unanswered()
             with trio.CancelScope(deadline=trio.current_time() + SAVE_AT_EXIT_S, shield=True):
-                await self._save_now()
+                await self._save_states()
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         while True:
@@ -277,7 +287,7 @@ class Supervisor:
         )
         if plan.configs:
             await self._change({**configs, **plan.configs}, nursery, plan.states)
-            await self._save_now()
+            await self._save_states()
         return plan
 
     # -- the configuration -----------------------------------------------------------------
@@ -365,7 +375,7 @@ class Supervisor:
         reported: object | None = None
         while True:
             await trio.sleep(SAVE_INTERVAL_S)
-            await self._save_now()
+            await self._save_states()
             edit = await self._config_store.edit()
             if edit is not None and edit == before != reported:
                 reported = edit
@@ -373,26 +383,8 @@ class Supervisor:
                     self.mailbox.offer(ReloadConfig(Reply()))
             before = edit
 
-    async def _save_now(self) -> None:
-        """Writes the state file if anything in it has changed. A failure is logged, not raised:
-
-        the next second tries again, and serving matters more than remembering.
-        """
-        revisions = tuple(
-            (name, id(child), child.standing.revision) for name, child in self._children.items()
-        )
-        if revisions == self._saved:
-            return
-        now = trio.current_time()
-        records = {
-            name: child.standing.record(now, self._clock) for name, child in self._children.items()
-        }
-        try:
-            await self._state_store.save(records)
-        except ChangeRefused as error:
-            self._log.error("state not saved: %s", error)
-        else:
-            self._saved = revisions
+    async def _save_states(self) -> None:
+        await self._state_file.save(self._children.values())
 
     def _fail_unanswered(self) -> None:
         for message in self.mailbox.close():

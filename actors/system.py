@@ -18,13 +18,15 @@ from actors.lease import Leases
 from actors.mailbox import Mailbox
 from actors.policy.selection import Selector
 from actors.router import Router, RouterAddress
-from actors.supervisor import ConfigStorage, StateStorage, Supervisor
+from actors.statistics import SystemStatistics
+from actors.supervisor import ConfigStorage, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.models import InstanceConfig, InstanceState
     from actors.policy.selection import Strategy
+    from actors.state_file import StateStorage
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ class System:
         self.supervisor.adopt(configs, states)
         self.leases = Leases(self._address)
         self.administration = Administration(self.supervisor.mailbox)
+
+    def statistics(self) -> SystemStatistics:
+        """Never blocks."""
+        return SystemStatistics(
+            instances=self.supervisor.statistics(),
+            router=self._address.mailbox.statistics(),
+            supervisor=self.supervisor.mailbox.statistics(),
+            waiting=self._address.waiting,
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. On the way out: router, then instances, then the state file."""

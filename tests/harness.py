@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from actors.errors import InvalidEdit
 from actors.messages import Demand
 from actors.models import InstanceConfig, InstanceState
 from actors.system import System, SystemOptions
@@ -29,12 +30,32 @@ def exact(tokens: int, output: int = 0, model: str = "gpt-4") -> Demand:
 
 
 class MemoryStore:
-    """Keeps what was saved last; `failing` makes it refuse."""
+    """Keeps what was saved last; `failing` makes it refuse.
+
+    `edited`: what somebody else has written meanwhile, or why that can't be used.
+    """
 
     def __init__(self) -> None:
         self.saved: dict[str, Any] = {}
         self.saves = 0
         self.failing: Exception | None = None
+        self.edited: Mapping[str, InstanceConfig] | InvalidEdit | None = None
+
+    async def edit(self) -> int | None:
+        await trio.lowlevel.checkpoint()
+        return None if self.edited is None else id(self.edited)
+
+    async def take_over(self) -> Mapping[str, InstanceConfig]:
+        await trio.lowlevel.checkpoint()
+        assert self.edited is not None
+        if isinstance(self.edited, InvalidEdit):
+            raise self.edited
+        taken, self.edited = self.edited, None
+        return taken
+
+    async def keep_edit(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return "the kept edit"
 
     async def save(self, content: Mapping[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
@@ -42,6 +63,7 @@ class MemoryStore:
             raise self.failing
         self.saved = dict(content)
         self.saves += 1
+        self.edited = None
 
 
 class RunningSystem(System):
