@@ -1,0 +1,1 @@
+"""What the capacity of this service promises, as trials that can fail."""

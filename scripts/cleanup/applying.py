@@ -1,0 +1,49 @@
+"""Makes the changes of a plan, once everything that undoing them takes has been kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whole_file import replace, sync_folder
+
+from . import conversion
+from .survey import reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .change import Change, Plan
+    from .conversion import Places
+
+
+def apply(root: Path, where: Places, plan: Plan) -> list[Change]:
+    """The changes that were made; why the others were not is among the failures of `plan`."""
+    data = [change for change in plan.changes if change.path in where.instances]
+    done = _made(root, [change for change in plan.changes if change not in data], plan)
+    if data:
+        try:
+            with conversion.no_service_runs_on(root, where):
+                done += _made(root, data, plan)
+        except conversion.Obstacle as why:
+            plan.failures += [(change.path, str(why)) for change in data]
+    return done
+
+
+def _made(root: Path, changes: list[Change], plan: Plan) -> list[Change]:
+    done = []
+    for change in changes:
+        try:
+            _make(root / change.path, change)
+        except OSError as error:
+            plan.failures.append((change.path, reason(error)))
+        else:
+            done.append(change)
+    return done
+
+
+def _make(path: Path, change: Change) -> None:
+    if change.after is None:
+        path.unlink()
+        sync_folder(path.parent)
+    else:
+        replace(path, change.after, change.mode)
