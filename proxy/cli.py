@@ -1,4 +1,4 @@
-"""The command line: serve, or `demo`, `check`, `simulate`.
+"""The command line: serve, or `demo`, `check`, `migrate`, `plan`, `simulate`.
 
 What only one command needs is imported in its branch, so that `--help` and `check` start at once.
 A failure to start ends in one sentence on standard error and exit status 1; wrong usage in 2.
@@ -62,6 +62,16 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument(
         "--config", type=Path, metavar="FILE", help="the file, not INSTANCE_CONFIG_FILE"
     )
+    migrate = commands.add_parser("migrate", help="take the earlier system's data over")
+    if "migrate" in arguments:
+        from proxy import migrate as migration
+
+        migration.add_arguments(migrate)
+    plan = commands.add_parser("plan", help="find out what a traffic would do to a configuration")
+    if "plan" in arguments:
+        from proxy.planning import command as planning
+
+        planning.add_arguments(plan)
     simulate = commands.add_parser("simulate", help="run simulated Azure OpenAI resources")
     if "simulate" in arguments:
         from proxy.simulator import command
@@ -79,6 +89,14 @@ def _run(options: argparse.Namespace) -> int:
             from proxy import demo
 
             return demo.run(options)
+        case "migrate":
+            from proxy import migrate as migration
+
+            return migration.run(options)
+        case "plan":
+            from proxy.planning import command as planning
+
+            return planning.run(options)
         case "simulate":
             from proxy.simulator import command
 
@@ -104,8 +122,9 @@ def _serve() -> int:
 
     settings = load_settings(os.environ)
     admin_key = settings.admin_api_key.get_secret_value()
-    for key in (admin_key, *(key.get_secret_value() for key in settings.proxy_api_keys)):
-        log.register_secret(key)
+    for key in (settings.admin_api_key, settings.metrics_api_key, *settings.proxy_api_keys):
+        if key is not None:
+            log.register_secret(key.get_secret_value())
     if settings.admin_key_generated:
         # Not through the log, which would mask it.
         print(f"ADMIN_API_KEY is not set; for this run it is {admin_key}", file=sys.stderr)

@@ -1,20 +1,24 @@
 """One line per request, written off the critical path.
 
-A finished request leaves its record in a bounded queue; a task turns records into log lines in
-small batches, so that a request never waits for its own line.
+A finished request leaves its record in a bounded queue; a task counts records and turns them into
+log lines in small batches, so that a request never waits for its own line.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from proxy import log
+
 if TYPE_CHECKING:
-    import logging
+    from collections.abc import Callable, Sequence
 
     from proxy.exchange.record import RequestRecord
+    from proxy.log import Plain
 
 MAX_QUEUED: Final = 50_000
 """Records of a few seconds at full load, some tens of megabytes; beyond it lines are dropped and
@@ -27,17 +31,23 @@ BATCH: Final = 200
 class RequestLog:
     """Clock: durations in the records are trio seconds; the lines get the log's own timestamp."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(
+        self, log: logging.Logger, count: Callable[[Sequence[RequestRecord]], None]
+    ) -> None:
+        """`count`: called with each batch, whatever the log level; must not block."""
         self._log = log
+        self._count = count
         self._records: deque[RequestRecord] = deque()
-        self._dropped = 0
+        self._reported = 0
+        self.dropped = 0
+        """Records that were given up since the start."""
 
     def add(self, record: RequestRecord) -> None:
         """Never blocks."""
         if len(self._records) < MAX_QUEUED:
             self._records.append(record)
         else:
-            self._dropped += 1
+            self.dropped += 1
 
     async def run(self) -> None:
         """Writes until cancelled; then what is left."""
@@ -51,16 +61,27 @@ class RequestLog:
             self._write(len(self._records))
 
     def _write(self, count: int) -> None:
-        for _ in range(min(count, len(self._records))):
-            fields = _fields(self._records.popleft())
-            self._log.info("request", extra=fields)
-        if self._dropped:
-            self._log.warning("%d request lines were dropped", self._dropped)
-            self._dropped = 0
+        batch = [self._records.popleft() for _ in range(min(count, len(self._records)))]
+        self._count(batch)
+        if self._log.isEnabledFor(logging.INFO):
+            self._log_lines(batch)
+        if self.dropped > self._reported:
+            self._log.warning("%d request lines were dropped", self.dropped - self._reported)
+            self._reported = self.dropped
+
+    def _log_lines(self, batch: Sequence[RequestRecord]) -> None:
+        """A record holds ids, names, numbers and a code, never a key; so it may take the short
+        way past the search for secrets."""
+        writer = log.writer()
+        for record in batch:
+            if writer is None:
+                self._log.info("request", extra=_fields(record))
+            else:
+                writer.write_plain(self._log.name, "request", _fields(record))
 
 
-def _fields(record: RequestRecord) -> dict[str, object]:
-    fields: dict[str, object] = {
+def _fields(record: RequestRecord) -> dict[str, Plain]:
+    fields: dict[str, Plain] = {
         "request_id": record.id,
         "operation": record.operation,
         "model": record.model,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 from tricycle import open_service_nursery
 
-from actors.store import open_stores
+from actors.store import EarlierData, open_stores
 from actors.system import System, SystemOptions
 from proxy import log
 from proxy.exchange.attempts import Means
@@ -21,6 +21,10 @@ from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
 from proxy.front import http2
 from proxy.front.app import create_app
+from proxy.metrics.exposition import Exposition
+from proxy.metrics.loop_lag import LoopLag
+from proxy.metrics.requests import RequestMetrics
+from proxy.metrics.service import ServiceMetrics, Sources
 from proxy.request_log import RequestLog
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from proxy.server.connections import ConnectionStatistics
+    from proxy.server.server import Server
     from proxy.settings import Settings
 
 GC_THRESHOLDS: Final = (10_000, 20, 50)
@@ -72,6 +78,8 @@ async def serve_with_stores(
                 port=settings.port,
                 limits=_limits(settings),
                 drain_s=settings.shutdown_timeout_seconds,
+                on_hangup=service.system.administration.reload_soon,
+                on_start=service.listening.start,
             )
         )
         _log.info("serving on %s", ", ".join(urls))
@@ -82,12 +90,26 @@ async def serve_with_stores(
             on_ready(urls)
 
 
+class Listening:
+    """The listener, once there is one, for whoever wants to know of its connections."""
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+
+    def start(self, server: Server) -> None:
+        self._server = server
+
+    def statistics(self) -> ConnectionStatistics | None:
+        return None if self._server is None else self._server.statistics()
+
+
 class Service(NamedTuple):
-    """Running actors behind the two things that a listener needs."""
+    """Running actors behind the two things that a listener needs; it reports to `listening`."""
 
     exchange: Exchange
     app: QuartTrio
     system: System
+    listening: Listening
 
 
 @asynccontextmanager
@@ -108,38 +130,63 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         system = System(configs, states, config_store, state_store, options)
         watch = Watch()
         pools = InstancePools(SocketDialer(), watch)
-        request_log = RequestLog(_requests)
-        exchange = Exchange(
-            means=Means(
-                system.leases,
-                pools,
-                Allowance(),
-                settings.max_queue_wait_seconds,
-                AddressBook(on_key=log.register_secret),
-            ),
-            models=ModelList(system.administration),
-            keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
-            max_running=settings.max_concurrent_requests,
-            record=request_log.add,
+        request_metrics = RequestMetrics(system.supervisor.configured_models)
+        request_log = RequestLog(_requests, request_metrics.add)
+        exchange = _exchange(settings, system, pools, request_log)
+        listening, loop_lag = Listening(), LoopLag()
+        sources = Sources(
+            system=system.statistics,
+            pools=pools.statistics,
+            connections=listening.statistics,
+            running=lambda: exchange.running,
+            unrecorded=lambda: request_log.dropped,
         )
-        app = create_app(
-            administration=system.administration,
-            exchange=exchange,
-            ready=system.supervisor.can_serve,
-            admin_key=settings.admin_api_key.get_secret_value(),
-            max_request_bytes=settings.max_request_bytes,
-            body_timeout_s=settings.request_timeout_seconds,
-        )
+        metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
+        app = _app(settings, system, exchange, metrics)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
             services.start_soon(request_log.run)
+            services.start_soon(loop_lag.run)
             _log.info("%d instances are configured", len(configs))
             try:
-                yield Service(exchange, app, system)
+                yield Service(exchange, app, system, listening)
             finally:
                 pools.close()
                 services.cancel_scope.cancel()
+
+
+def _exchange(
+    settings: Settings, system: System, pools: InstancePools, request_log: RequestLog
+) -> Exchange:
+    return Exchange(
+        means=Means(
+            system.leases,
+            pools,
+            Allowance(),
+            settings.max_queue_wait_seconds,
+            AddressBook(on_key=log.register_secret),
+        ),
+        models=ModelList(system.administration),
+        keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
+        max_running=settings.max_concurrent_requests,
+        record=request_log.add,
+    )
+
+
+def _app(settings: Settings, system: System, exchange: Exchange, metrics: Exposition) -> QuartTrio:
+    metrics_key = settings.metrics_api_key
+    return create_app(
+        administration=system.administration,
+        exchange=exchange,
+        ready=system.supervisor.can_serve,
+        earlier_data=EarlierData(settings.instance_data_file),
+        metrics=metrics,
+        admin_key=settings.admin_api_key.get_secret_value(),
+        metrics_key=None if metrics_key is None else metrics_key.get_secret_value(),
+        max_request_bytes=settings.max_request_bytes,
+        body_timeout_s=settings.request_timeout_seconds,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _MIB: Final = 1024 * 1024
-_SECRET: Final = frozenset({"admin_api_key", "proxy_api_keys"})
+_SECRET: Final = frozenset({"admin_api_key", "metrics_api_key", "proxy_api_keys"})
 
 
 class SettingsError(Exception):
@@ -75,6 +75,8 @@ class Settings(BaseModel):
     """The instances' configuration."""
     instance_state_file: Path = Path("instance_states.json")
     """What was observed of the instances; kept over a restart."""
+    instance_data_file: Path = Path("instance_data.json")
+    """The earlier system's combined data: what a migration reads unless it is sent a document."""
 
     host: str = "127.0.0.1"
     """The address to listen on: an IP address or a host name."""
@@ -83,6 +85,8 @@ class Settings(BaseModel):
 
     admin_api_key: Key = Field(default_factory=lambda: SecretStr(secrets.token_urlsafe(32)))
     """The key for `/admin` (`X-Admin-API-Key`). Unset: a new one for each start."""
+    metrics_api_key: Key | None = None
+    """A key that reads `/metrics` and nothing else; the admin key does too."""
     proxy_api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = ()
     """The clients' keys, with commas between them. Unset: every client is served."""
     allow_anonymous: bool = False

@@ -16,19 +16,28 @@ from quart import Blueprint, request
 from werkzeug.exceptions import BadRequest
 
 from actors.changes import masked, new_config
-from actors.errors import ChangeRefused, InvalidChange, NameTaken, UnknownInstance
+from actors.errors import ChangeRefused, InvalidChange, InvalidEdit, NameTaken, UnknownInstance
 from actors.models import InstanceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.changes import Difference
     from actors.messages import Instance
+    from actors.migration import MigrationPlan
     from actors.models import InstanceConfig
 
 PREFIX = "/admin"
 KEY_HEADER = "X-Admin-API-Key"
 MAX_BODY_BYTES = 1024 * 1024
 """A configuration with a thousand models is a tenth of this."""
+
+MAX_LISTED = 100
+"""Problems named in one answer; a file can have thousands."""
+_REMEDY = (
+    f"correct the file and POST {PREFIX}/config/reload, or discard the edit with "
+    f"POST {PREFIX}/config/reload?discard=true"
+)
 
 Answer: TypeAlias = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, dict[str, str]]
 
@@ -51,6 +60,10 @@ class Administration(Protocol):
     async def update_state(self, name: str, changes: Mapping[str, Any]) -> InstanceState: ...
 
     async def remove(self, name: str) -> None: ...
+
+    async def migrate(self, document: object, *, overwrite: bool) -> MigrationPlan: ...
+
+    async def reload(self, *, discard: bool = False) -> Difference: ...
 
 
 class AdminKey:
@@ -101,7 +114,7 @@ class AdminApi:
         return {"status": "success", "count": len(instances), "instances": instances}, 200
 
     async def add_instance(self) -> Answer:
-        config = new_config(await _document())
+        config = new_config(await json_object())
         await self._administration.add(config)
         where = f"{PREFIX}/instances/{config.name}/config"
         return *_success(f"instance {config.name!r} was added", 201), {"Location": where}
@@ -114,7 +127,7 @@ class AdminApi:
         return masked((await self._administration.read_one(name)).config), 200
 
     async def put_config(self, name: str) -> Answer:
-        changed = await self._administration.update_config(name, await _document())
+        changed = await self._administration.update_config(name, await json_object())
         what = f"changed {', '.join(changed)}" if changed else "nothing to change"
         return _success(f"instance {name!r}: {what}")
 
@@ -122,7 +135,7 @@ class AdminApi:
         return _shown((await self._administration.read_one(name)).state), 200
 
     async def put_state(self, name: str) -> Answer:
-        changes = await _document()
+        changes = await json_object()
         await self._administration.update_state(name, changes)
         what = f"set {', '.join(changes)}" if changes else "nothing to change"
         return _success(f"state of instance {name!r}: {what}")
@@ -152,10 +165,16 @@ def refused(error: ChangeRefused) -> Answer:
         case NameTaken():
             return failure(str(error)), 409
         case InvalidChange():
-            problems = [{"field": field, "message": message} for field, message in error.problems]
-            return {**failure(str(error)), "errors": problems}, 422
+            return {**failure(str(error)), "errors": _listed(error.problems)}, 422
+        case InvalidEdit():
+            message = f"{error}; {_REMEDY}"
+            return {**failure(message), "errors": _listed(error.problems)}, 409
         case _:
             return failure(str(error)), 503
+
+
+def _listed(problems: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"field": field, "message": message} for field, message in problems[:MAX_LISTED]]
 
 
 def _success(message: str, status: int = 200) -> tuple[dict[str, Any], int]:
@@ -167,7 +186,7 @@ def _shown(state: InstanceState) -> dict[str, Any]:
     return state.model_dump(mode="json", include=set(InstanceState.model_fields))
 
 
-async def _document() -> dict[str, Any]:
+async def json_object() -> dict[str, Any]:
     """The request body as a JSON object, whatever its content type says: curl calls a body a
     form unless told otherwise.
 

@@ -18,17 +18,23 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.errors import NotFound, ProxyError
 from proxy.exchange.request_id import request_id
-from proxy.front import admin
+from proxy.front import admin, log_level, old_addresses
 from proxy.front.asgi import DataPlane
+from proxy.front.metrics import MetricsPage
+from proxy.front.migration import MigrationApi
 from proxy.front.openapi import document
+from proxy.front.reload import ReloadApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quart import Blueprint
     from quart.typing import ResponseReturnValue
 
+    from actors.store import EarlierData
     from proxy.front.admin import Administration, AdminKey
     from proxy.front.asgi import Exchange
+    from proxy.front.metrics import Metrics
 
 logger = logging.getLogger("proxy.front")
 
@@ -53,14 +59,18 @@ def create_app(
     administration: Administration,
     exchange: Exchange,
     ready: Callable[[], bool],
+    earlier_data: EarlierData,
+    metrics: Metrics,
     admin_key: str,
+    metrics_key: str | None = None,
     max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
     body_timeout_s: float = DEFAULT_BODY_TIMEOUT_S,
 ) -> QuartTrio:
     """An application that serves everything; it starts nothing and reads no environment.
 
-    `ready`: whether some instance can serve now; must not block. `max_request_bytes` and
-    `body_timeout_s` hold for data-plane requests. Errors: `ValueError` for an empty `admin_key`.
+    `ready`: whether some instance can serve now; must not block. `earlier_data`: what a migration
+    reads. `metrics_key`: reads the metrics only. `max_request_bytes` and `body_timeout_s` hold
+    for data-plane requests. Errors: `ValueError` for an empty key.
     """
     app = QuartTrio("proxy", static_folder=None)
     app.config.update(
@@ -71,9 +81,11 @@ def create_app(
     )
     app.json = _JsonInOrder(app)
     app.url_map.merge_slashes = False  # `//admin` is not `/admin`, and nothing redirects
-    app.register_blueprint(admin.AdminApi(administration).blueprint())
+    app.register_blueprint(_admin_api(administration, earlier_data))
     _add_pages(app, ready)
-    _guard(app, admin.AdminKey(admin_key))
+    keys = [admin.AdminKey(key) for key in (admin_key, metrics_key) if key is not None]
+    MetricsPage(metrics, tuple(keys)).add_to(app)
+    _guard(app, keys[0])
     app.asgi_app = DataPlane(  # type: ignore[method-assign]
         app.asgi_app,
         exchange,
@@ -81,6 +93,15 @@ def create_app(
         body_timeout_s=body_timeout_s,
     )
     return app
+
+
+def _admin_api(administration: Administration, earlier_data: EarlierData) -> Blueprint:
+    api = admin.AdminApi(administration).blueprint()
+    MigrationApi(administration, earlier_data).add_to(api)
+    ReloadApi(administration).add_to(api)
+    log_level.add_to(api)
+    old_addresses.add_to(api)
+    return api
 
 
 class _JsonInOrder(DefaultJSONProvider):

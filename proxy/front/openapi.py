@@ -6,43 +6,24 @@ neither can drift from what the proxy does.
 
 from __future__ import annotations
 
-import copy
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from actors.models import INSTANCE_NAME_PATTERN, InstanceConfig, InstanceState
+from actors.models import INSTANCE_NAME_PATTERN
 from proxy.exchange.operations import ADDRESSES, OPERATIONS
 from proxy.front.admin import KEY_HEADER, MAX_BODY_BYTES
+from proxy.front.schemas import Json, reference, schemas
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from proxy.exchange.operations import Operation
-
-Json: TypeAlias = dict[str, Any]
-
-_BEYOND_THE_MODELS: Final[Json] = {
-    "api_key": {
-        "pattern": r"^[!-~]([ -~]*[!-~])?$",
-        "description": "The key, or `${NAME}` for the value of an environment variable. "
-        "Answers show at most its last four characters; such a mask sent back changes nothing.",
-    },
-    "api_base": {"pattern": r'^https?://[!"$-.0->A-~]+(/[!"$->@-~]*)?$'},
-    "supported_models": {"uniqueItems": True},
-}
-"""What validators check and a schema made from the model can't know."""
-
-_ANY_NAME_BUT_DOTS: Final[Json] = {"not": {"pattern": r"^\.+$"}}
-"""URLs drop a path segment of dots, so such an instance could not be reached."""
-
-_COMPUTED: Final = ("name", "utilization_percentage")
 
 _PROBLEMS: Final[dict[str, str]] = {
     "400": "The body is no JSON, or repeats a name",
     "401": "The admin key is missing or wrong",
     "404": "There is no instance of this name",
     "408": "The body did not arrive in time",
-    "409": "An instance of this name exists already",
+    "409": "An instance of this name exists already; or the configuration file was edited and "
+    "can't be used, `errors` says where, and nothing was written over it",
     "413": f"The body is larger than {MAX_BODY_BYTES} bytes",
     "422": "A field is wrong, and nothing was changed; `errors` names the fields",
     "500": "An error of the proxy itself",
@@ -51,6 +32,7 @@ _PROBLEMS: Final[dict[str, str]] = {
 }
 _ALWAYS: Final = ("401", "500", "503")
 _WITH_BODY: Final = ("400", "408", "413", "422")
+_PROBLEM_SCHEMAS: Final = {"409": "Conflict", "422": "FieldFailure"}
 
 
 def document() -> Json:
@@ -62,9 +44,15 @@ def document() -> Json:
             "version": _version(),
             "description": "One OpenAI-shaped address in front of many Azure OpenAI resources.",
         },
-        "paths": {**_admin_paths(), **_health_paths(), **_data_plane_paths()},
+        "paths": {
+            **_admin_paths(),
+            **_operating_paths(),
+            **_old_paths(),
+            **_health_paths(),
+            **_data_plane_paths(),
+        },
         "components": {
-            "schemas": _schemas(),
+            "schemas": schemas(),
             "responses": {status: _problem(status) for status in _PROBLEMS},
             "securitySchemes": {
                 "adminKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
@@ -85,9 +73,7 @@ def _version() -> str:
 def _admin_paths() -> Json:
     instances, one = "/admin/instances", "/admin/instances/{name}"
     name = {
-        "name": "name",
-        "in": "path",
-        "required": True,
+        **_parameter("name"),
         "schema": {"type": "string", "pattern": f"^{INSTANCE_NAME_PATTERN}$"},
     }
     return {
@@ -97,12 +83,14 @@ def _admin_paths() -> Json:
         },
         one: {
             "parameters": [name],
-            "delete": _admin("Delete an instance", "200", "Success", "404"),
+            "delete": _admin("Delete an instance", "200", "Success", "404", "409"),
         },
         f"{one}/config": {
             "parameters": [name],
             "get": _admin("Read a configuration", "200", "InstanceConfig", "404"),
-            "put": _admin("Change a configuration", "200", "Success", "404", takes="ConfigChanges"),
+            "put": _admin(
+                "Change a configuration", "200", "Success", "404", "409", takes="ConfigChanges"
+            ),
         },
         f"{one}/state": {
             "parameters": [name],
@@ -110,6 +98,72 @@ def _admin_paths() -> Json:
             "put": _admin("Correct a state", "200", "Success", "404", takes="StateChanges"),
         },
     }
+
+
+def _operating_paths() -> Json:
+    migrate = _admin("Take the earlier system's data over", "200", "Migration", "400", "408",
+                     "409", "413", "422")  # fmt: skip
+    migrate["parameters"] = [
+        _switch("overwrite", "Replaces the settings of instances that exist already"),
+        _switch("dry_run", "Shows what would be done, and does nothing"),
+    ]
+    anything = {"schema": True}
+    migrate["requestBody"] = {
+        "description": "The data; without a body, the file that INSTANCE_DATA_FILE names is read.",
+        "required": False,
+        "content": {"application/json": anything, "application/yaml": anything},
+    }
+    reload = _admin("Put an edited configuration file in force", "200", "Reload", "409", "422")
+    reload["parameters"] = [
+        _switch("discard", "Puts the file back to what is in force, and keeps the edit beside it")
+    ]
+    put_level = _admin("Change the log level until the next start", "200", "Success",
+                       takes="LogLevel")  # fmt: skip
+    return {
+        "/admin/instances/migrate": {"post": migrate},
+        "/admin/config/reload": {"post": reload},
+        "/admin/logging": {
+            "get": _admin("Read the log level", "200", "LogLevel"),
+            "put": put_level,
+        },
+        "/metrics": {"get": _metrics()},
+    }
+
+
+def _metrics() -> Json:
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "tags": ["health"],
+        "summary": "Metrics for Prometheus",
+        "description": "The key is that of the admin API, or METRICS_API_KEY.",
+        "security": [{"bearer": []}, {"adminKey": []}],
+        "responses": {
+            "200": {"description": "In Prometheus' text format", "content": text},
+            "401": {"description": "The key is missing or wrong", "content": text},
+        },
+    }
+
+
+def _old_paths() -> Json:
+    """The addresses of the earlier system, which lead to the present ones."""
+    name = {"parameters": [_parameter("name")]}
+    record = {method: _moved() for method in ("get", "put")}
+    return {
+        "/admin/instances/new": {method: _moved() for method in ("get", "post")},
+        "/admin/instances/new/{name}/config": {**name, **record},
+        "/admin/instances/new/{name}/state": {**name, **record},
+    }
+
+
+def _moved() -> Json:
+    operation = _admin("Moved to the address without `/new`", "308", "Failure")
+    operation["deprecated"] = True
+    return operation
+
+
+def _switch(name: str, description: str) -> Json:
+    words = {"enum": ["true", "false", "1", "0"], "default": "false"}
+    return {"name": name, "in": "query", "description": description, "schema": words}
 
 
 def _admin(
@@ -197,93 +251,8 @@ def _data_plane(summary: str) -> Json:
     }
 
 
-def _schemas() -> Json:
-    config, state = _schema(InstanceConfig), _schema(InstanceState)
-    name = config["properties"]["name"]
-    new = copy.deepcopy(config)
-    new["properties"]["name"] = {**name, **_ANY_NAME_BUT_DOTS}
-    text, word = {"type": "string"}, {"const": "error"}
-    problem = _object({"field": text, "message": text})
-    instance = _object({"config": _ref("InstanceConfig"), "state": _ref("InstanceState")})
-    return {
-        "NewInstance": new,
-        "ConfigChanges": _changes(config, ("name",)),
-        "StateChanges": _changes(state, _COMPUTED),
-        "InstanceConfig": _answer(config),
-        "InstanceState": _answer(state),
-        "Instances": _object(
-            {
-                "status": {"const": "success"},
-                "count": {"type": "integer", "minimum": 0},
-                "instances": {"type": "object", "additionalProperties": instance},
-            }
-        ),
-        "Success": _object({"status": {"const": "success"}, "message": text}),
-        "Failure": _object({"status": word, "message": text}),
-        "FieldFailure": _object(
-            {"status": word, "message": text, "errors": {"type": "array", "items": problem}}
-        ),
-        "Health": _object(
-            {"status": {"enum": ["alive", "ready", "unavailable"]}, "message": text}, ("status",)
-        ),
-    }
-
-
-def _schema(model: type[BaseModel]) -> Json:
-    """What the admin API accepts for a new record of `model`."""
-    schema = model.model_json_schema()
-    schema["additionalProperties"] = False
-    schema.pop("description", None)  # the docstring, written for programmers
-    for field, described in schema["properties"].items():
-        described.update(_BEYOND_THE_MODELS.get(field, {}))
-    _spell_patterns(schema)
-    return schema
-
-
-def _changes(schema: Json, without: tuple[str, ...]) -> Json:
-    """Any of the fields, except those that a change can't name. `name` may be sent along as it
-    is, so that a record that was read can be sent back; renaming is refused."""
-    properties = {
-        field: {key: value for key, value in described.items() if key != "default"}
-        for field, described in schema["properties"].items()
-        if field not in without
-    }
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-def _answer(schema: Json) -> Json:
-    """Every field is there; secrets are masked, so their patterns do not hold."""
-    properties = copy.deepcopy(schema["properties"])
-    if "api_key" in properties:
-        described = properties["api_key"]["description"]
-        properties["api_key"] = {"type": "string", "description": described}
-    return _object(properties)
-
-
-def _spell_patterns(schema: Any) -> None:
-    r"""Python's `\Z` is `$` in the dialect of JSON Schema (ECMA-262)."""
-    if isinstance(schema, dict):
-        if isinstance(schema.get("pattern"), str):
-            schema["pattern"] = schema["pattern"].replace(r"\Z", "$")
-        for value in schema.values():
-            _spell_patterns(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            _spell_patterns(value)
-
-
-def _object(properties: Json, required: tuple[str, ...] | None = None) -> Json:
-    names = list(properties) if required is None else list(required)
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": names,
-        "additionalProperties": False,
-    }
-
-
 def _problem(status: str) -> Json:
-    return _json_response(_PROBLEMS[status], "FieldFailure" if status == "422" else "Failure")
+    return _json_response(_PROBLEMS[status], _PROBLEM_SCHEMAS.get(status, "Failure"))
 
 
 def _json_response(description: str, schema: str) -> Json:
@@ -291,8 +260,4 @@ def _json_response(description: str, schema: str) -> Json:
 
 
 def _json_content(schema: str) -> Json:
-    return {"application/json": {"schema": _ref(schema)}}
-
-
-def _ref(schema: str) -> Json:
-    return {"$ref": f"#/components/schemas/{schema}"}
+    return {"application/json": {"schema": reference(schema)}}

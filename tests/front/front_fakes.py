@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from actors.changes import merged_config, merged_state
+from actors.changes import difference, merged_config, merged_state
 from actors.errors import NameTaken, UnknownInstance
 from actors.messages import Instance
+from actors.migration import plan_migration
 from actors.models import InstanceConfig, InstanceState
+from actors.store import EarlierData
 from proxy.front.app import create_app
 
 if TYPE_CHECKING:
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from actors.changes import Difference
+    from actors.migration import MigrationPlan
     from proxy.exchange.ports import RequestReader, ResponseWriter
+    from proxy.front.metrics import Metrics
 
 ADMIN_KEY = "the-admin-key"
 KEY = {"X-Admin-API-Key": ADMIN_KEY}
@@ -72,6 +77,25 @@ class FakeAdministration:
         await self._question(name)
         del self.instances[name]
 
+    async def migrate(self, document: object, *, overwrite: bool) -> MigrationPlan:
+        await self._question()
+        plan = plan_migration(document, self._configs(), overwrite=overwrite)
+        for name, config in plan.configs.items():
+            state = plan.states.get(name) or self.instances[name].state
+            self.instances[name] = Instance(config, state)
+        return plan
+
+    async def reload(self, *, discard: bool = False) -> Difference:
+        """An edit that removes everything is there unless it is discarded."""
+        await self._question()
+        old = self._configs()
+        if not discard:
+            self.instances.clear()
+        return difference(old, self._configs())
+
+    def _configs(self) -> dict[str, InstanceConfig]:
+        return {name: instance.config for name, instance in self.instances.items()}
+
     async def _question(self, name: str | None = None) -> None:
         self.asked += 1
         await trio.lowlevel.checkpoint()
@@ -79,6 +103,12 @@ class FakeAdministration:
             raise self.refusal
         if name is not None and name not in self.instances:
             raise UnknownInstance(name)
+
+
+class FakeMetrics:
+    async def text(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"up 1\n"
 
 
 class ScriptedExchange:
@@ -131,12 +161,16 @@ def front(
     administration: FakeAdministration | None = None,
     exchange: ScriptedExchange | None = None,
     ready: bool = True,
+    earlier_data: EarlierData | None = None,
+    metrics: Metrics | None = None,
     **limits: Any,
 ) -> QuartTrio:
     return create_app(
         administration=administration or FakeAdministration(*configs),
         exchange=exchange or ScriptedExchange(),
         ready=lambda: ready,
+        earlier_data=earlier_data or EarlierData("there-is-no-such-file"),
+        metrics=metrics or FakeMetrics(),
         admin_key=ADMIN_KEY,
         **limits,
     )

@@ -1,0 +1,159 @@
+"""What an operator does with a running service: migrates, edits the file by hand, reads metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from actors.store import ConfigStore, StateStore
+from proxy.service import serve_with_stores
+from proxy.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+KEY = "admin-key-for-tests"
+RECORD = {
+    "api_key": "k-0123456789abcdef",
+    "api_base": "http://127.0.0.1:9",
+    "supported_models": ["gpt-4"],
+}
+
+
+class Operator:
+    """Somebody with a shell in the folder of the files, and the admin key."""
+
+    def __init__(self, client: httpx.AsyncClient, folder: Path) -> None:
+        self.client = client
+        self.folder = folder
+        self.configs = folder / "configs.json"
+
+    def write(self, **records: Any) -> None:
+        self.configs.write_text(json.dumps(records))
+
+    async def send(self, method: str, path: str, **request: Any) -> tuple[int, Any]:
+        response = await self.client.request(method, path, **request)
+        return response.status_code, response.json()
+
+    async def names(self) -> list[str]:
+        _, answer = await self.send("GET", "/admin/instances")
+        return list(answer["instances"])
+
+    async def until_names_are(self, *names: str) -> None:
+        """Fails when that takes ten seconds; nothing says when an edit has been noticed."""
+        with trio.fail_after(10):
+            while await self.names() != list(names):  # noqa: ASYNC110 - it is another process's view
+                await trio.sleep(0.02)
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+    async with serving(tmp_path) as operator:
+        yield operator
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Operator]:
+    settings = load_settings(
+        {
+            "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
+            "INSTANCE_STATE_FILE": str(folder / "states.json"),
+            "INSTANCE_DATA_FILE": str(folder / "instance_data.json"),
+            "ADMIN_API_KEY": KEY,
+            "PORT": "0",
+            "MAX_QUEUE_WAIT_SECONDS": "0",
+        }
+    )
+    (folder / "configs.json").write_text(json.dumps({"one": RECORD}))
+    urls: list[str] = []
+    ready = trio.Event()
+
+    def on_ready(served: list[str]) -> None:
+        urls.extend(served)
+        ready.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_with_stores, settings, on_ready)
+        await ready.wait()
+        headers = {"X-Admin-API-Key": KEY}
+        async with httpx.AsyncClient(base_url=urls[0], headers=headers) as client:
+            yield Operator(client, folder)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_edit_is_in_force_after_a_hangup_signal(operator: Operator) -> None:
+    operator.write(one=RECORD, two=RECORD)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await operator.until_names_are("one", "two")
+
+
+async def test_an_edit_is_noticed_without_being_told(operator: Operator) -> None:
+    operator.write(two=RECORD)
+    await operator.until_names_are("two")
+
+
+async def test_a_broken_edit_survives_until_it_is_mended_or_discarded(operator: Operator) -> None:
+    operator.configs.write_text(broken := '{"one": {"api_key": }')
+    for method, path, body in (
+        ("POST", "/admin/config/reload", None),
+        ("PUT", "/admin/instances/one/config", {"priority": 5}),
+        ("DELETE", "/admin/instances/one", None),
+    ):
+        status, answer = await operator.send(method, path, json=body)
+        assert status == 409
+        assert answer["errors"][0]["field"] == "line 1, column 21"
+    assert operator.configs.read_text() == broken
+    assert await operator.names() == ["one"]
+
+    status, _ = await operator.send("POST", "/admin/config/reload?discard=true")
+    assert status == 200
+    assert list(ConfigStore(operator.configs).load()) == ["one"]
+    [kept] = operator.folder.glob("configs.json.discarded-*")
+    assert kept.read_text() == broken
+    status, _ = await operator.send("PUT", "/admin/instances/one/config", json={"priority": 5})
+    assert status == 200
+
+
+async def test_a_file_that_is_gone_removes_no_instance(operator: Operator) -> None:
+    operator.configs.unlink()
+    status, answer = await operator.send("POST", "/admin/config/reload")
+    assert status == 409
+    assert "gone" in answer["message"]
+    assert await operator.names() == ["one"]
+
+
+async def test_a_migration_is_on_disk_when_it_is_answered(operator: Operator) -> None:
+    document = {"instances": [{**RECORD, "name": "old", "stats": {"total_requests": 9}}]}
+    (operator.folder / "instance_data.json").write_text(json.dumps(document))
+
+    status, answer = await operator.send("POST", "/admin/instances/migrate")
+
+    assert (status, answer["migrated"]) == (200, ["old"])
+    assert list(ConfigStore(operator.configs).load()) == ["one", "old"]
+    states, _ = StateStore(operator.folder / "states.json").load()
+    assert states["old"].total_requests == 9
+    status, state = await operator.send("GET", "/admin/instances/new/old/state",
+                                        follow_redirects=True)  # fmt: skip
+    assert (status, state["total_requests"]) == (200, 9)
+
+
+async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
+    body = {"model": "gpt-4", "messages": [{"role": "user", "content": "hi"}]}
+    answer = await operator.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code >= 500  # nobody listens at that address
+    wanted = 'openai_proxy_requests_total{instance="one",model="gpt-4",outcome="server_error"'
+    with trio.fail_after(10):
+        while wanted not in (text := (await operator.client.get("/metrics")).text):
+            await trio.sleep(0.02)
+    assert 'openai_proxy_instance_errors_total{instance="one"}' in text
+    assert 'openai_proxy_client_connections{state="active"} 1.0' in text
+    assert 'openai_proxy_upstream_connections{instance="one"' in text
+    assert RECORD["api_key"] not in text
