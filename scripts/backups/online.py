@@ -47,8 +47,9 @@ def restore(service: Service, configs: Records, states: Records, report: Report)
     for name in live:
         if name not in configs:
             _send(service, report, "DELETE", instance_path(name))
-    for name in _confirm(_instances(service), configs, report):
-        changes = state_changes(states.get(name, {}), live.get(name, {}), time.time())
+    live = _instances(service)
+    for name in _confirm(live, configs, report):
+        changes = state_changes(states.get(name, {}), live[name]["state"], time.time())
         if changes:
             _send(service, report, "PUT", instance_path(name, "state"), changes)
 

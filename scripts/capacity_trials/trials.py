@@ -3,55 +3,61 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from capacity_trials.bars import Bars, Figures, figures
 from capacity_trials.resources import MODEL, TPM, drawn, instances
-from proxy.planning.findings import Findings, percentile
 from proxy.planning.lengths import GenerousLimit, Lognormal
 from proxy.planning.rehearsal import Scenario
 from proxy.planning.traffic import Burst, RequestKind, Traffic, TrafficSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from proxy.planning.findings import Findings
     from proxy.planning.resources import ResourceSpecs
 
+OUTPUT_MARGIN: Final = 1.25
 KIND: Final = RequestKind(
     model=MODEL,
     input_tokens=Lognormal(kind="lognormal", median=160, p95=600, most=3000),
     output_tokens=Lognormal(kind="lognormal", median=80, p95=250, most=1000),
-    max_tokens=GenerousLimit(kind="times", times=1.25),
+    max_tokens=GenerousLimit(kind="times", times=OUTPUT_MARGIN),
     stream_share=0.3,
 )
-WARM_UP_S: Final = 120
-"""Two minutes, after which a limiter with any phase has had a whole one of its own, and what the
-full windows of the beginning let through at once no longer counts."""
+SETTLED_S: Final = 180
+"""By then what full windows let through at once in the beginning no longer counts, and whatever
+the phase of a limiter, two whole minutes of its own are over."""
 CHANGE_S: Final = 240
-"""When something changes in the trials in which something does."""
-RECOVERY_S: Final = 60
+"""When something changes, in the trials in which something does."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a trial that is judged by itself. `until_s` None: to the end."""
+
+    name: str
+    bars: Bars
+    since_s: int = 0
+    until_s: int | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`load`: offered, as a share of all limits. `changes`: of every resource. `max_wait_s`: how
-    long clients may wait."""
+    """`load`: offered, as a share of all limits. `changes`: of every resource, as fields of
+    `ResourceSpec`. `max_wait_s`: how long a request may wait for capacity."""
 
     name: str
     load: float
+    stretches: tuple[Stretch, ...]
     duration_s: int = 600
     bursts: tuple[Burst, ...] = ()
     max_wait_s: float = 10.0
     returning_share: float = 0.0
     changes: dict[str, Any] = field(default_factory=dict)
-    since_s: int = 0
-    """What is before is not judged."""
-    bars: tuple[Bar, ...] = ()
 
     def scenario(self, seed: int) -> tuple[Scenario, list[str]]:
         """What is run for `seed`, and how its resources count, the largest first."""
-        rng = random.Random(f"{self.name}/{seed}")
-        specs, ways = drawn(rng, self.changes)
+        specs, ways = drawn(random.Random(f"{self.name}/{seed}"), self.changes)
         spec = TrafficSpec(
             duration_s=float(self.duration_s),
             requests_per_minute=((0.0, self.load * capacity_per_minute(specs)),),
@@ -62,47 +68,68 @@ class Trial:
         )
         return Scenario(instances(), Traffic(spec), max_wait_s=self.max_wait_s), ways
 
+    def figures(self, findings: Findings) -> list[Figures]:
+        """One for each stretch that lies within what was run."""
+        last = len(findings.seconds) - 1
+        return [
+            figures(findings, stretch.since_s, min(last, stretch.until_s or last))
+            for stretch in self.stretches
+            if stretch.since_s < last
+        ]
+
+    def lasting(self, duration_s: int) -> Trial:
+        return replace(self, duration_s=duration_s)
+
 
 def capacity_per_minute(specs: ResourceSpecs) -> float:
     """Requests of `KIND` that all limits together have room for, each charged with its output
-    limit, or more if its resource counts more."""
-    assert isinstance(KIND.max_tokens, GenerousLimit)
-    prompt, limit = KIND.input_tokens.mean(), KIND.max_tokens.times * KIND.output_tokens.mean()
+    limit, or with more if its resource counts more."""
+    prompt, limit = KIND.input_tokens.mean(), OUTPUT_MARGIN * KIND.output_tokens.mean()
     return sum(
         tpm / (prompt * max(1.0, specs.of(f"tpm-{tpm}").prompt_factor) + limit) for tpm in TPM
     )
 
 
-@dataclass(frozen=True)
-class Figures:
-    """`let_through`: counted by the limiters as a share of what they could have counted.
-    `upstream_refused`: of the calls to them. `true_refusals`: of the clients that came back when
-    told to, how many were served; None if nobody came back."""
+_AFTER_CHANGE: Final = (
+    Stretch("the minute of the change", Bars(most_upstream_refused=0.1), CHANGE_S, CHANGE_S + 60),
+    Stretch(
+        "afterwards",
+        Bars(most_upstream_refused=0.01, least_let_through=0.9),
+        CHANGE_S + 60,
+    ),
+)
 
-    requests: int
-    client_refusals: int
-    client_errors: int
-    upstream_refused: float
-    let_through: float
-    wait_p99_s: float
-    longest_wait_s: float
-    refusal_wait_p95_s: float
-    true_refusals: float | None
-
-
-def figures(findings: Findings, since_s: int) -> Figures:
-    each = findings.instances(since_s)
-    clients = findings.clients(since_s)
-    calls = sum(instance.calls for instance in each)
-    return Figures(
-        requests=clients.asked,
-        client_refusals=clients.refused,
-        client_errors=clients.asked - clients.served - clients.refused,
-        upstream_refused=sum(instance.refused for instance in each) / max(1, calls),
-        let_through=sum(instance.counted_tokens for instance in each)
-        / sum(instance.capacity_tokens for instance in each),
-        wait_p99_s=percentile(clients.waits_s, 0.99),
-        longest_wait_s=percentile(clients.waits_s, 1.0),
-        refusal_wait_p95_s=percentile(clients.refusal_waits_s, 0.95),
-        true_refusals=clients.returned_served / clients.returned if clients.returned else None,
-    )
+TRIALS: Final = (
+    Trial(
+        "steady",
+        0.9,
+        (Stretch("all", Bars(most_client_refusals=0, most_upstream_refused=0.001)),),
+    ),
+    Trial(
+        "overload",
+        1.5,
+        (
+            Stretch(
+                "settled",
+                Bars(most_upstream_refused=0.01, least_let_through=0.97, least_true_refusals=0.95),
+                SETTLED_S,
+            ),
+        ),
+        returning_share=0.05,
+    ),
+    Trial(
+        "bursts",
+        3.0,
+        (Stretch("all", Bars(most_client_refusals=0, most_upstream_refused=0.005)),),
+        bursts=(Burst(every_s=40, lasts_s=30, times=0, from_s=10),),
+        max_wait_s=20.0,
+    ),
+    Trial("stranger", 0.9, _AFTER_CHANGE, changes={"stranger": ((float(CHANGE_S), 0.3),)}),
+    Trial("lowered limits", 0.9, _AFTER_CHANGE, changes={"effective": ((float(CHANGE_S), 0.6),)}),
+    Trial(
+        "stranger, clocks off by 5 s",
+        0.9,
+        _AFTER_CHANGE,
+        changes={"stranger": ((float(CHANGE_S), 0.3),), "clock_skew_s": 5.0},
+    ),
+)

@@ -333,7 +333,8 @@ def test_a_running_service_gets_what_was_backed_up(site: Path) -> None:
 
         changes = {"priority": 7, "api_key": "another-key-0123456789abcdef", "timeout_seconds": 1}
         ask(service, "PUT", instance_path("east", "config"), changes)
-        ask(service, "PUT", instance_path("east", "state"), {"total_requests": 999})
+        broken = {"total_requests": 999, "status": "error"}
+        ask(service, "PUT", instance_path("east", "state"), broken)
         ask(service, "PUT", instance_path("north", "state"), {"status": "healthy"})
         ask(service, "DELETE", instance_path("west"))
         ask(service, "POST", "/admin/instances", config("south"))

@@ -1,0 +1,115 @@
+"""What came of a stretch of a trial, and what must have come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.planning.findings import Findings, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run, or of several added up.
+
+    `let_through`: what the limiters counted, as a share of what they could have counted.
+    `returned`: clients that had been refused and came back when they were told to.
+    """
+
+    requests: int
+    client_refusals: int
+    client_errors: int
+    calls: int
+    calls_refused: int
+    counted_tokens: float
+    capacity_tokens: float
+    waits_s: tuple[float, ...]
+    returned: int
+    returned_served: int
+
+    @property
+    def upstream_refused(self) -> float:
+        return self.calls_refused / self.calls if self.calls else 0.0
+
+    @property
+    def let_through(self) -> float:
+        return self.counted_tokens / self.capacity_tokens if self.capacity_tokens else 0.0
+
+    @property
+    def true_refusals(self) -> float | None:
+        """Of those who came back: how many were served then. None if nobody came back."""
+        return self.returned_served / self.returned if self.returned else None
+
+    def wait_s(self, share: float) -> float:
+        """The wait for capacity that `share` of those who were served did not exceed."""
+        return percentile(self.waits_s, share)
+
+
+def figures(findings: Findings, since_s: int, until_s: int) -> Figures:
+    """Of the stretch between two whole seconds; clients belong to it by when they asked."""
+    each = findings.instances(since_s, until_s)
+    clients = findings.clients(since_s, until_s)
+    return Figures(
+        requests=clients.asked,
+        client_refusals=clients.refused,
+        client_errors=clients.asked - clients.served - clients.refused,
+        calls=sum(instance.calls for instance in each),
+        calls_refused=sum(instance.refused for instance in each),
+        counted_tokens=sum(instance.counted_tokens for instance in each),
+        capacity_tokens=sum(instance.capacity_tokens for instance in each),
+        waits_s=tuple(clients.waits_s),
+        returned=clients.returned,
+        returned_served=clients.returned_served,
+    )
+
+
+def together(runs: Sequence[Figures]) -> Figures:
+    """Several runs as if they had been one."""
+    return Figures(
+        requests=sum(run.requests for run in runs),
+        client_refusals=sum(run.client_refusals for run in runs),
+        client_errors=sum(run.client_errors for run in runs),
+        calls=sum(run.calls for run in runs),
+        calls_refused=sum(run.calls_refused for run in runs),
+        counted_tokens=sum(run.counted_tokens for run in runs),
+        capacity_tokens=sum(run.capacity_tokens for run in runs),
+        waits_s=tuple(sorted(wait for run in runs for wait in run.waits_s)),
+        returned=sum(run.returned for run in runs),
+        returned_served=sum(run.returned_served for run in runs),
+    )
+
+
+@dataclass(frozen=True)
+class Bars:
+    """None: not judged. Shares are between 0 and 1; no client may ever get another error."""
+
+    most_client_refusals: int | None = None
+    most_upstream_refused: float | None = None
+    least_let_through: float | None = None
+    least_true_refusals: float | None = None
+
+    def missed(self, found: Figures) -> Iterator[str]:
+        """What `found` falls short of, in words."""
+        if found.client_errors:
+            yield f"{found.client_errors} clients got an error"
+        most = self.most_client_refusals
+        if most is not None and found.client_refusals > most:
+            yield f"{found.client_refusals} clients were refused, at most {most} may be"
+        share = self.most_upstream_refused
+        if share is not None and found.upstream_refused > share:
+            yield (
+                f"{found.calls_refused} of {found.calls} upstream calls "
+                f"({found.upstream_refused:.2%}) were answered 429, at most {share:.2%} may be"
+            )
+        share = self.least_let_through
+        if share is not None and found.let_through < share:
+            yield f"{found.let_through:.2%} of the capacity was used, at least {share:.2%} must be"
+        true, least = found.true_refusals, self.least_true_refusals
+        if least is not None and true is not None and true < least:
+            yield (
+                f"{true:.1%} of {found.returned} clients that came back when told to were served, "
+                f"at least {least:.1%} must be"
+            )
