@@ -19,8 +19,10 @@ from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
+from proxy.exchange.record import RecentRequests
 from proxy.front import http2
 from proxy.front.app import create_app
+from proxy.front.explain import RouteExplanations
 from proxy.metrics.exposition import Exposition
 from proxy.metrics.loop_lag import LoopLag
 from proxy.metrics.requests import RequestMetrics
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from proxy.exchange.record import RequestRecord
     from proxy.server.connections import ConnectionStatistics
     from proxy.server.server import Server
     from proxy.settings import Settings
@@ -132,7 +135,26 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         pools = InstancePools(SocketDialer(), watch)
         request_metrics = RequestMetrics(system.supervisor.configured_models)
         request_log = RequestLog(_requests, request_metrics.add)
-        exchange = _exchange(settings, system, pools, request_log)
+        recent = RecentRequests()
+        means = Means(
+            system.leases,
+            pools,
+            Allowance(),
+            settings.max_queue_wait_seconds,
+            AddressBook(on_key=log.register_secret),
+        )
+
+        def record(request: RequestRecord) -> None:
+            recent.add(request)
+            request_log.add(request)
+
+        exchange = Exchange(
+            means=means,
+            models=ModelList(system.administration),
+            keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
+            max_running=settings.max_concurrent_requests,
+            record=record,
+        )
         listening, loop_lag = Listening(), LoopLag()
         sources = Sources(
             system=system.statistics,
@@ -142,7 +164,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             unrecorded=lambda: request_log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
-        app = _app(settings, system, exchange, metrics)
+        explanations = RouteExplanations(system.leases, recent, means, system.clock)
+        app = _app(settings, system, exchange, metrics, explanations)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
@@ -156,31 +179,20 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
                 services.cancel_scope.cancel()
 
 
-def _exchange(
-    settings: Settings, system: System, pools: InstancePools, request_log: RequestLog
-) -> Exchange:
-    return Exchange(
-        means=Means(
-            system.leases,
-            pools,
-            Allowance(),
-            settings.max_queue_wait_seconds,
-            AddressBook(on_key=log.register_secret),
-        ),
-        models=ModelList(system.administration),
-        keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
-        max_running=settings.max_concurrent_requests,
-        record=request_log.add,
-    )
-
-
-def _app(settings: Settings, system: System, exchange: Exchange, metrics: Exposition) -> QuartTrio:
+def _app(
+    settings: Settings,
+    system: System,
+    exchange: Exchange,
+    metrics: Exposition,
+    explanations: RouteExplanations,
+) -> QuartTrio:
     metrics_key = settings.metrics_api_key
     return create_app(
         administration=system.administration,
         exchange=exchange,
         ready=system.supervisor.can_serve,
         earlier_data=EarlierData(settings.instance_data_file),
+        explanations=explanations,
         metrics=metrics,
         admin_key=settings.admin_api_key.get_secret_value(),
         metrics_key=None if metrics_key is None else metrics_key.get_secret_value(),

@@ -143,19 +143,22 @@ class Relay:
         await self._writer.start(self._response.status, self._headers())
         if held:
             await self._writer.write(held)
-        reason = ""
+        broken: str | None = None
         try:
             if open_:
                 await self._events(scanner)
         except UpstreamFailure as failure:
-            reason = str(failure)
-        if not reason and scanner.error is None:
-            reason = scanner.fault or ("" if scanner.done else "stream ended early")
-        if reason:
-            await self._writer.write(error_event(scanner.fault, scanner.events))
+            broken = str(failure)
+        if scanner.error is not None:
+            broken = _describe(scanner.error)
+        elif scanner.done:
+            broken = None  # Whatever it was, it took nothing from the answer.
+        else:
+            broken = scanner.fault or broken or "stream ended early"
+            await self._writer.write(error_event(scanner.fault, scanner.sequence_number))
         await self._writer.finish()
-        if reason or scanner.error is not None:
-            raise CutShort(reason or _describe(scanner.error), scanner.usage, scanner.error)
+        if broken is not None:
+            raise CutShort(broken, scanner.usage, scanner.error)
         return scanner.usage
 
     async def _preamble(self, scanner: EventScanner) -> tuple[bytes, bool]:
@@ -212,7 +215,6 @@ def error_event(fault: Fault | None, sequence_number: int) -> bytes:
     return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
 
 
-def _describe(error: dict[str, Any] | None) -> str:
-    error = error or {}
+def _describe(error: dict[str, Any]) -> str:
     code, message = error.get("code") or error.get("type"), error.get("message")
     return f"error event: {code}: {message}"[:300]

@@ -31,11 +31,13 @@ _BLANK_LINE: Final = re.compile(rb"(?<=[\r\n])(?:\r\n|\r(?=[^\n]))|(?<=\n)\n")
 """The end of an empty line, thus of an event. A CR that comes last decides nothing yet: an LF may
 follow it."""
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_PLAIN: Final = re.compile(rb"(?:(?:event: [^\n]*\n)?data: \{[^\n]*\}\n\n)+")
+"""A run of events as nearly all upstreams write them, if no CR is in it. What begins and ends as
+an object is taken for one."""
 _ORDINARY: Final = re.compile(
-    rb"(?:(?:event: [^\r\n]*\r?\n)?data: (?:\{[^\r\n]*\}|\[DONE\])\r?\n\r?\n|:[^\r\n]*\r?\n\r?\n)+"
+    rb"(?:(?:(?:event: [^\r\n]*\r?\n)?data: (?:\{[^\r\n]*\}|\[DONE\])|:[^\r\n]*)\r?\n\r?\n)+"
 )
-"""A run of events as all known upstreams write them. What begins and ends as an object is taken
-for one."""
+"""The same with CRLF, with comments and with the end mark."""
 _NAMED_ERROR: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _TERMINAL: Final = re.compile(rb'"type"\s*:\s*"response\.(?:completed|failed|incomplete)"')
@@ -49,8 +51,8 @@ class EventScanner:
     """
 
     __slots__ = (
-        "_choices_left", "_drop_usage", "_ending", "_held", "done", "error", "events", "fault",
-        "usage",
+        "_choices_left", "_drop_usage", "_ending", "_held", "done", "error", "fault",
+        "sequence_number", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -62,16 +64,15 @@ class EventScanner:
         self._choices_left = choices
         self._drop_usage = drop_usage
         self._held = bytearray()
-        self.events = 0
-        """Events passed on, by their blank lines."""
+        self.sequence_number = 0
+        """Of the next event, for a stream of the responses API; else 0."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         """The `error` object of an error event, or of `response.failed`."""
         self.fault: Fault | None = None
         """Why nothing after this is passed on: the stream can't be followed any further."""
-        self.done = ending == "close"
-        """Whether the answer's own end was seen. A connection that closes before that has cut the
-        answer short."""
+        self.done = False
+        """Whether the answer is complete. A connection that ends before that has cut it short."""
 
     def feed(self, piece: bytes) -> bytes:
         """The whole events that `piece` completes, as they came; b"" if it completes none."""
@@ -98,6 +99,8 @@ class EventScanner:
 
         Half an event is dropped: a client can't make anything of it.
         """
+        if self._ending == "close":
+            self.done = self.fault is None
         data = bytes(self._held)
         self._held.clear()
         if (b"\n" + data).endswith((b"\n\r", b"\r\r")):
@@ -109,67 +112,65 @@ class EventScanner:
     def _pass(self, data: bytes) -> bytes:
         if self.fault is not None:
             return b""
-        if _may_tell(data) or not _ORDINARY.fullmatch(data):
+        plain = b"\r" not in data and _PLAIN.fullmatch(data)
+        if self._may_tell(data) or not (plain or _ORDINARY.fullmatch(data)):
             return b"".join(self._examined(data))
-        if not self.done:
-            self._look_for_end(data)
-        self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        self._look_for_end(data, marks=not plain)
         return data
 
-    def _look_for_end(self, data: bytes) -> None:
-        if b"[DONE]" in data and _DONE.search(data):
+    def _may_tell(self, data: bytes) -> bool:
+        """Whether there may be usage or an error in it: two searches in the usual case."""
+        if b'_tokens"' in data:
+            return True
+        if b"error" in data and (
+            data.count(b'"error"') != data.count(b'"error":null') + data.count(b'"error": null')
+            or b"event: error" in data
+            or b"event:error" in data
+        ):
+            return True
+        return self._ending == "response" and b'"response.failed"' in data
+
+    def _look_for_end(self, data: bytes, *, marks: bool) -> None:
+        """`marks`: there may be a `[DONE]` in it."""
+        if self._ending == "response":
+            self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        if self.done:
+            return
+        if marks and _DONE.search(data):
             self.done = True
         elif self._ending == "choices":
             reasons = data.count(b'"finish_reason":"') + data.count(b'"finish_reason": "')
             if reasons:
                 self._choices_left -= reasons
                 self.done = self._choices_left <= 0
-        elif b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data:
+        elif self._ending == "response" and (
+            b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data
+        ):
             self.done = _TERMINAL.search(data) is not None
 
     def _examined(self, data: bytes) -> Iterator[bytes]:
         """Event by event what is to be passed on."""
         for event in split_events(data):
-            if _may_tell(event):
-                document = event_document(event)
-                self.error = event_error(event, document) or self.error
-                usage = from_document(document)
-                self.usage = usage or self.usage
-                if usage and document and document.get("choices") == []:
-                    self.done = True  # It comes when all choices have been made.
-                    if self._drop_usage:
-                        continue
-            elif _is_malformed(event):
+            telling = self._may_tell(event)
+            document = event_document(event) if telling else None
+            error = event_error(event, document)
+            looked_at = telling or not _ORDINARY.fullmatch(event.lstrip(b"\r\n"))
+            if looked_at and document is None and error is None and _is_malformed(event):
                 self.fault = "malformed event"
                 return
-            if not self.done:
-                self._look_for_end(event)
-            self.events += 1
+            usage = from_document(document)
+            self.error = error or self.error
+            self.usage = usage or self.usage
+            if usage and document and document.get("choices") == []:
+                self.done = True  # It comes when all choices have been made.
+                if self._drop_usage:
+                    continue
+            self._look_for_end(event, marks=True)
             yield event
-
-
-def _may_tell(data: bytes) -> bool:
-    """Whether there may be usage or an error in it. Five searches in the usual case: an
-    expression that looks for all of it takes ten times as long."""
-    if b'"usage"' in data and data.count(b'"usage"') != _nulls(data, b'"usage"'):
-        return True
-    if b"error" in data and (
-        data.count(b'"error"') != _nulls(data, b'"error"')
-        or b"event: error" in data
-        or b"event:error" in data
-    ):
-        return True
-    return b'"response.failed"' in data
-
-
-def _nulls(data: bytes, key: bytes) -> int:
-    return data.count(key + b":null") + data.count(key + b": null")
 
 
 def _is_malformed(event: bytes) -> bool:
     """Whether it has data that no client can read: neither JSON nor `[DONE]`."""
-    if _ORDINARY.fullmatch(event.lstrip(b"\r\n")):
-        return False
     data = _event_data(event).strip()
     if not data or data.startswith(b"[DONE]"):
         return False

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from actors.store import EarlierData
     from proxy.front.admin import Administration, AdminKey
     from proxy.front.asgi import Exchange
+    from proxy.front.explain import RouteExplanations
     from proxy.front.metrics import Metrics
 
 logger = logging.getLogger("proxy.front")
@@ -60,6 +61,7 @@ def create_app(
     exchange: Exchange,
     ready: Callable[[], bool],
     earlier_data: EarlierData,
+    explanations: RouteExplanations,
     metrics: Metrics,
     admin_key: str,
     metrics_key: str | None = None,
@@ -81,7 +83,7 @@ def create_app(
     )
     app.json = _JsonInOrder(app)
     app.url_map.merge_slashes = False  # `//admin` is not `/admin`, and nothing redirects
-    app.register_blueprint(_admin_api(administration, earlier_data))
+    app.register_blueprint(_admin_api(administration, earlier_data, explanations))
     _add_pages(app, ready)
     keys = [admin.AdminKey(key) for key in (admin_key, metrics_key) if key is not None]
     MetricsPage(metrics, tuple(keys)).add_to(app)
@@ -95,10 +97,13 @@ def create_app(
     return app
 
 
-def _admin_api(administration: Administration, earlier_data: EarlierData) -> Blueprint:
+def _admin_api(
+    administration: Administration, earlier_data: EarlierData, explanations: RouteExplanations
+) -> Blueprint:
     api = admin.AdminApi(administration).blueprint()
     MigrationApi(administration, earlier_data).add_to(api)
     ReloadApi(administration).add_to(api)
+    explanations.add_to(api)
     log_level.add_to(api)
     old_addresses.add_to(api)
     return api

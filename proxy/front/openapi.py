@@ -126,6 +126,22 @@ def _operating_paths() -> Json:
             "get": _admin("Read the log level", "200", "LogLevel"),
             "put": put_level,
         },
+        "/admin/route/explain": {
+            "post": _admin(
+                "Where a request would go, and why",
+                "200",
+                "Explanation",
+                "503",
+                takes="RouteQuestion",
+            )
+        },
+        "/admin/requests/{identity}": {
+            "parameters": [_parameter("identity")],
+            "get": _admin("How a recent request went", "200", "RequestHistory", "404"),
+        },
+        "/admin/estimates": {
+            "get": _admin("How good the estimates of input tokens are", "200", "Estimates"),
+        },
         "/metrics": {"get": _metrics()},
     }
 

@@ -97,6 +97,29 @@ def _operating_schemas() -> Json:
             }
         ),
         "LogLevel": _object({"level": {"enum": list(LEVELS)}}),
+        "RouteQuestion": {
+            "type": "object",
+            "description": "A request body, or a model with input_tokens and max_tokens.",
+            "required": ["model"],
+            "properties": {"model": {"type": "string", "minLength": 1}},
+        },
+        "Explanation": {
+            "type": "object",
+            "required": ["model", "answer", "instances"],
+            "properties": {
+                "answer": {
+                    "type": "string",
+                    "description": "An instance's name, wait, count_first, or why it is refused.",
+                },
+                "instances": {"type": "array", "items": {"type": "object"}},
+            },
+        },
+        "RequestHistory": {
+            "type": "object",
+            "required": ["id", "status", "attempts"],
+            "properties": {"attempts": {"type": "array", "items": {"type": "object"}}},
+        },
+        "Estimates": _object({"models": {"type": "object"}}),
     }
 
 

@@ -65,15 +65,20 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     _warn_of_models(traffic, configs)
-    labels = [path.stem if len({each.stem for each in chosen}) == len(chosen) else str(path) for path in chosen]
     runs = [
-        Run(path.stem, _rehearsed(path, configs[path], traffic, settings, args.seed))
-        for path in chosen
+        Run(label, _rehearsed(label, configs[path], traffic, settings, args.seed))
+        for label, path in zip(_labels(chosen), chosen, strict=True)
     ]
     if args.plot is not None:
         args.plot.write_text(plot(_title(args), runs), encoding="utf-8")
     _print(runs, args)
     return 0
+
+
+def _labels(paths: list[Path]) -> list[str]:
+    """Short names that differ."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
 class PlanError(Exception):
@@ -121,7 +126,7 @@ def _warn_of_models(traffic: Traffic, configs: dict[Path, tuple[InstanceConfig, 
 
 
 def _rehearsed(
-    path: Path,
+    label: str,
     configs: tuple[InstanceConfig, ...],
     traffic: Traffic,
     settings: Settings,
@@ -134,7 +139,7 @@ def _rehearsed(
         settings.max_queue_wait_seconds,
         settings.max_waiting_requests,
     )
-    progress = Progress(sys.stderr, str(path), traffic.duration_s)
+    progress = Progress(sys.stderr, label, traffic.duration_s)
     try:
         return rehearse(scenario, seed, progress.at)
     finally:

@@ -37,9 +37,7 @@ class Answered(NamedTuple):
 
     at_s: float
     status: int
-    code: str
     wait_s: float
-    attempts: int
     returning: bool
 
 

@@ -23,6 +23,7 @@ from proxy.planning import prompts
 from proxy.planning.findings import Answered, Findings
 from proxy.planning.memory import MemoryClient
 from proxy.planning.resources import Simulated, simulated
+from proxy.simulator.resource import SIMULATED_EPOCH
 from proxy.simulator.upstream import SimulatedUpstream
 from proxy.tokens.output import Allowance
 from proxy.tokens.vocabulary import encoding_for
@@ -30,9 +31,9 @@ from proxy.tokens.vocabulary import encoding_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from actors.clock import WallClock
     from actors.models import InstanceConfig
     from actors.policy.selection import Strategy
-    from proxy.exchange.record import RequestRecord
     from proxy.planning.arrivals import Ask
     from proxy.planning.memory import Reply
     from proxy.planning.traffic import Traffic
@@ -52,11 +53,11 @@ class Scenario:
     max_wait_s: float = 10.0
     max_waiting: int = 10_000
 
-    def resources(self, seed: int) -> list[Simulated]:
-        """Those of the enabled instances."""
+    def resources(self, seed: int, wall: WallClock | None = SIMULATED_EPOCH) -> list[Simulated]:
+        """Those of the enabled instances. `wall`: None on the real clock."""
         specs, models = self.traffic.spec.resources, self.traffic.models
         return [
-            simulated(config, number, specs.of(config.name), models, seed)
+            simulated(config, number, specs.of(config.name), models, seed, wall)
             for number, config in enumerate(self.configs)
             if config.enabled
         ]
@@ -97,7 +98,9 @@ async def _in_memory(
         models=ModelList(system.administration),
         keys=ClientKeys(()),
         max_running=MOST_RUNNING,
-        record=rehearsal.note,
+        record=lambda record: rehearsal.note(
+            record.id, record.started_at, record.status, record.wait_s
+        ),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(system.run)
@@ -137,19 +140,11 @@ class Rehearsal:
             duration_s=traffic.duration_s,
         )
 
-    def note(self, record: RequestRecord) -> None:
-        """Takes an answered request from the exchange. Never blocks."""
-        at_s = record.started_at - self._findings.began_at
-        self._findings.answers.append(
-            Answered(
-                at_s,
-                record.status,
-                record.code,
-                record.wait_s,
-                record.attempts,
-                record.id.endswith(_AGAIN),
-            )
-        )
+    def note(self, request_id: str, asked_at: float, status: int, wait_s: float) -> None:
+        """Takes an answer: to whom, who asked at the trio time `asked_at`. Never blocks."""
+        at_s = asked_at - self._findings.began_at
+        returning = request_id.endswith(_AGAIN)
+        self._findings.answers.append(Answered(at_s, status, wait_s, returning))
 
     async def run(self, client: Client, waiting: Callable[[], int]) -> Findings:
         """Returns when the last request is answered. `waiting`: requests in line now."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from actors.models import DEFAULT_API_VERSION
 from proxy.simulator.deployment import Deployment, HeaderMode, HintMode, Latency
 from proxy.simulator.limiter import Charging, Limits, WindowKind
-from proxy.simulator.resource import DEFAULT_KEY, SIMULATED_EPOCH, Resource
+from proxy.simulator.resource import DEFAULT_KEY, Resource
 from proxy.simulator.steps import Steps
 
 if TYPE_CHECKING:
@@ -118,11 +118,12 @@ def simulated(
     spec: ResourceSpec,
     models: Iterable[str],
     seed: int,
-    wall: WallClock | None = SIMULATED_EPOCH,
+    wall: WallClock | None,
 ) -> Simulated:
     """The resource of one instance, with a deployment for each of `models` that it serves.
 
-    `number` gives its host a name that no other has. Deterministic given `seed`.
+    `number` gives its host a name that no other has. `wall`: what the resource takes for epoch
+    time; None: the real one. Deterministic given `seed`.
     """
     rng = random.Random(f"{seed}/{config.name}")  # noqa: S311 - a simulation, repeatable
     latency = Latency(first_token_s=spec.first_token_s, per_token_s=spec.per_token_s, jitter_s=0)

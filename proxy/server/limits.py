@@ -10,9 +10,8 @@ class Limits:
     """Bounds of the public listener. Sizes in bytes, times in seconds of the trio clock."""
 
     head_bytes: int = 64 * 1024
-    """Request line and headers together; more is refused with 431. nginx's four buffers of 8 KiB
-    are too small for some enterprise single-sign-on headers; 64 KiB is Go's and Hypercorn's
-    neighbourhood."""
+    """Request line and headers together; more is refused with 431. The headers that some single
+    sign-on systems add do not fit into the 8 to 16 KiB that many servers allow."""
 
     header_count: int = 200
     """Headers in one request; more is refused with 431."""

@@ -90,14 +90,22 @@ def capacity_per_minute(specs: ResourceSpecs) -> float:
     )
 
 
-_AFTER_CHANGE: Final = (
-    Stretch("the minute of the change", Bars(most_upstream_refused=0.1), CHANGE_S, CHANGE_S + 60),
-    Stretch(
-        "afterwards",
-        Bars(most_upstream_refused=0.01, least_let_through=0.9),
-        CHANGE_S + 60,
-    ),
-)
+def _changed(name: str, **changes: Any) -> Trial:
+    """A trial in which what the resources let through changes all of a sudden."""
+    recovered_s = CHANGE_S + 60
+    the_minute = Bars(most_upstream_refused=0.1)
+    afterwards = Bars(most_upstream_refused=0.01, least_let_through=0.9)
+    return Trial(
+        name,
+        0.9,
+        (
+            Stretch("the minute of the change", the_minute, CHANGE_S, recovered_s),
+            Stretch("afterwards", afterwards, recovered_s),
+        ),
+        duration_s=480,
+        changes=changes,
+    )
+
 
 TRIALS: Final = (
     Trial(
@@ -115,21 +123,18 @@ TRIALS: Final = (
                 SETTLED_S,
             ),
         ),
+        duration_s=480,
         returning_share=0.05,
     ),
     Trial(
         "bursts",
         3.0,
         (Stretch("all", Bars(most_client_refusals=0, most_upstream_refused=0.005)),),
+        duration_s=480,
         bursts=(Burst(every_s=40, lasts_s=30, times=0, from_s=10),),
         max_wait_s=20.0,
     ),
-    Trial("stranger", 0.9, _AFTER_CHANGE, changes={"stranger": ((float(CHANGE_S), 0.3),)}),
-    Trial("lowered limits", 0.9, _AFTER_CHANGE, changes={"effective": ((float(CHANGE_S), 0.6),)}),
-    Trial(
-        "stranger, clocks off by 5 s",
-        0.9,
-        _AFTER_CHANGE,
-        changes={"stranger": ((float(CHANGE_S), 0.3),), "clock_skew_s": 5.0},
-    ),
+    _changed("stranger", stranger=((float(CHANGE_S), 0.3),)),
+    _changed("stranger, clocks off", stranger=((float(CHANGE_S), 0.3),), clock_skew_s=5.0),
+    _changed("lowered limits", effective=((float(CHANGE_S), 0.6),)),
 )

@@ -252,7 +252,7 @@ class _SlowAnswer(BaseHTTPRequestHandler):
         self.wfile.write(CHAT)
         self.close_connection = True
 
-    def log_message(self, format: str, *arguments: object) -> None:
+    def log_message(self, *_: object) -> None:
         pass
 
 

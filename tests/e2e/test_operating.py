@@ -150,9 +150,11 @@ async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
     answer = await operator.client.post("/v1/chat/completions", json=body)
     assert answer.status_code >= 500  # nobody listens at that address
     wanted = 'openai_proxy_requests_total{instance="one",model="gpt-4",outcome="server_error"'
+    text = ""
     with trio.fail_after(10):
-        while wanted not in (text := (await operator.client.get("/metrics")).text):
+        while wanted not in text:
             await trio.sleep(0.02)
+            text = (await operator.client.get("/metrics")).text
     assert 'openai_proxy_instance_errors_total{instance="one"}' in text
     assert 'openai_proxy_client_connections{state="active"} 1.0' in text
     assert 'openai_proxy_upstream_connections{instance="one"' in text

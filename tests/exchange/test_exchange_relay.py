@@ -170,8 +170,9 @@ async def test_what_breaks_before_any_output_has_shown_nothing(
         ((TEXT,), RESET, "upstream_interrupted"),
         ((TEXT,), None, "upstream_interrupted"),
         ((TEXT, b'data: {"cho'), None, "upstream_interrupted"),
-        ((TEXT, STOP), RESET, "upstream_interrupted"),
-        ((TEXT, USAGE), RESET, "upstream_interrupted"),
+        ((TEXT, {**TEXT, "usage": USAGE["usage"]}), RESET, "upstream_interrupted"),
+        ((TEXT, b'data: {"cho\n\n', STOP), None, "upstream_malformed_event"),
+        ((TEXT, b"data: no JSON\n\n", DONE), None, "upstream_malformed_event"),
     ],
 )
 async def test_a_cut_after_output_ends_in_one_error_event(
@@ -182,9 +183,31 @@ async def test_a_cut_after_output_ends_in_one_error_event(
     assert event["error"]["code"] == event["code"] == code
     assert writer.body.count(b"event: error") == 1
     assert b"[DONE]" not in writer.body
-    assert b'"cho\n' not in writer.body
+    for shown in writer.body.rstrip(b"\n").split(b"\n\n"):
+        json.loads(shown.split(b"data: ")[1])
     assert cut.error is None
-    assert cut.usage == (Usage(9, 4) if USAGE in events else None)
+    with_usage = isinstance(events[-1], dict) and "usage" in events[-1]
+    assert cut.usage == (Usage(9, 4) if with_usage else None)
+
+
+@pytest.mark.parametrize("last", [STOP, USAGE, DONE])
+@pytest.mark.parametrize("fault", [RESET, b"data: no JSON\n\n"])
+async def test_what_goes_wrong_after_the_end_of_the_answer_is_nobodys_loss(
+    last: Any, fault: Any
+) -> None:
+    events = event_stream(TEXT, last)
+    broken = event_stream(*events.pieces, *([] if fault is RESET else [fault]))
+    broken.failure = fault if fault is RESET else None
+    writer, usage = await streamed(broken)
+    assert writer.body == b"".join(events.pieces)  # type: ignore[arg-type]
+    assert writer.finished
+    assert usage == (Usage(9, 4) if last is USAGE else None)
+
+
+async def test_a_stream_that_ends_by_closing_has_to_be_closed() -> None:
+    events = event_stream({"type": "transcript.text.delta"}, failure=RESET)
+    writer, _ = await cut_short(events, ending="close")
+    assert last_event(writer)["code"] == "upstream_interrupted"
 
 
 async def test_an_event_that_is_too_long_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,10 +216,11 @@ async def test_an_event_that_is_too_long_ends_the_stream(monkeypatch: pytest.Mon
     writer, cut = await cut_short(event_stream(TEXT, *long))
     assert last_event(writer)["code"] == "upstream_event_too_long"
     assert cut.reason == "event too long"
-    relay, writer = relaying(event_stream(ROLE, *long))
-    with pytest.raises(UpstreamFailure, match="too long"):
-        await relay.stream(drop_usage=False)
-    assert not writer.started
+    for fault, says in ((long, "too long"), ([b"data: no JSON\n\n"], "malformed")):
+        relay, writer = relaying(event_stream(ROLE, *fault))
+        with pytest.raises(UpstreamFailure, match=says):
+            await relay.stream(drop_usage=False)
+        assert not writer.started
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -357,7 +381,6 @@ def test_a_stream_ends_cleanly_or_with_an_error_or_was_never_begun(
             assert writer.body.count(b'"error": {') == 1
             return ("error" if broken_off.error else "cut"), writer.body
         assert writer.finished
-        assert not broken
         assert b'"error"' not in writer.body
         return "clean", writer.body
 
@@ -390,7 +413,7 @@ def data_event(document: Any) -> bytes:
 
 
 def test_the_official_chat_client_raises_at_our_error_event() -> None:
-    client = sdk_client(data_event(TEXT) + error_event("upstream_interrupted", 1))
+    client = sdk_client(data_event(TEXT) + error_event(None, 1))
     received: list[Any] = []
     with pytest.raises(openai.APIError) as caught:
         stream = client.chat.completions.create(model="m", messages=[], stream=True)
@@ -404,7 +427,7 @@ def test_the_official_chat_client_raises_at_our_error_event() -> None:
 def test_the_official_responses_client_raises_at_our_error_event() -> None:
     delta = {"type": "response.output_text.delta", "delta": "hi", "sequence_number": 0}
     stream = b"event: response.output_text.delta\n" + data_event(delta)
-    client = sdk_client(stream + error_event("upstream_interrupted", 1))
+    client = sdk_client(stream + error_event(None, 1))
     received: list[Any] = []
     with pytest.raises(openai.APIError) as caught:
         events = client.responses.create(model="m", input="x", stream=True)
@@ -415,6 +438,6 @@ def test_the_official_responses_client_raises_at_our_error_event() -> None:
 
 
 def test_our_error_event_is_one_of_the_responses_api() -> None:
-    raw = error_event("upstream_interrupted", 7).split(b"data: ")[1]
+    raw = error_event(None, 7).split(b"data: ")[1]
     event = openai.types.responses.ResponseErrorEvent.model_validate_json(raw)
     assert (event.type, event.code, event.sequence_number) == ("error", "upstream_interrupted", 7)

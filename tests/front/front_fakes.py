@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actors.changes import difference, merged_config, merged_state
+from actors.clock import WallClock
 from actors.errors import NameTaken, UnknownInstance
-from actors.messages import Instance
+from actors.messages import Demand, Explanation, Instance
 from actors.migration import plan_migration
 from actors.models import InstanceConfig, InstanceState
 from actors.store import EarlierData
+from proxy.exchange.attempts import Means
+from proxy.exchange.record import RecentRequests
 from proxy.front.app import create_app
+from proxy.front.explain import RouteExplanations
+from proxy.tokens.output import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -156,6 +161,31 @@ async def read_all(reader: RequestReader) -> bytes:
     return bytes(body)
 
 
+class FakeExplainer:
+    """Answers with what it is given, and remembers what it was asked."""
+
+    def __init__(self, explanation: Explanation | None = None) -> None:
+        self.explanation = explanation or Explanation("unknown_model", None, (), 0)
+        self.asked: list[Demand] = []
+
+    async def explain(self, demand: Demand, wait_until: float) -> Explanation:
+        assert wait_until > 0
+        self.asked.append(demand)
+        return self.explanation
+
+
+def explaining(
+    explainer: FakeExplainer, recent: RecentRequests | None = None, means: Means | None = None
+) -> RouteExplanations:
+    unused: Any = None
+    return RouteExplanations(
+        explainer,
+        recent or RecentRequests(),
+        means or Means(unused, unused, Allowance(), 10.0),
+        WallClock(1_700_000_000.0),
+    )
+
+
 def front(
     *configs: InstanceConfig,
     administration: FakeAdministration | None = None,
@@ -163,6 +193,7 @@ def front(
     ready: bool = True,
     earlier_data: EarlierData | None = None,
     metrics: Metrics | None = None,
+    explanations: RouteExplanations | None = None,
     **limits: Any,
 ) -> QuartTrio:
     return create_app(
@@ -170,6 +201,7 @@ def front(
         exchange=exchange or ScriptedExchange(),
         ready=lambda: ready,
         earlier_data=earlier_data or EarlierData("there-is-no-such-file"),
+        explanations=explanations or explaining(FakeExplainer()),
         metrics=metrics or FakeMetrics(),
         admin_key=ADMIN_KEY,
         **limits,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 
 import h2.config
 import h2.connection
@@ -298,6 +297,17 @@ async def test_drain_ends_idle_connections_at_once_and_lets_requests_finish():
     assert here.app.events[-1] == "stopped"
 
 
+async def test_idle_connections_end_whoever_serves_them(monkeypatch):
+    monkeypatch.setattr("proxy.server.server.TICK_S", 0.02)
+    async with listening(keep_alive_s=0.1) as here:
+        plain = await here.connect()
+        http2 = Http2Client(await here.connect())
+        assert (await http2.get("/page"))[0] == "200"
+        with trio.fail_after(5):
+            assert await receive_all(plain) == b""
+            await receive_all(http2.stream)
+
+
 async def test_drain_cuts_what_does_not_finish():
     exchange = ScriptedExchange(forever)
     async with listening(exchange) as here:
@@ -398,7 +408,7 @@ async def test_other_failures_are_explained(host: str, port: int, reason: str):
         await open_listeners(host, port, backlog=1)
 
 
-async def test_all_addresses_of_a_name_share_a_port(monkeypatch):
+async def test_all_addresses_of_a_machine_share_a_port():
     listeners = await open_listeners("", 0, backlog=1)
     ports = {one.socket.getsockname()[1] for one in listeners}
     assert len(ports) == 1
@@ -416,7 +426,3 @@ def test_the_open_file_limit_is_raised():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_linger_struct_is_what_the_tests_send():
-    assert struct.pack("ii", 1, 0) == b"\x01\0\0\0\0\0\0\0"

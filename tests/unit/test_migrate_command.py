@@ -1,4 +1,4 @@
-"""`python -m proxy migrate FILE`: on real files, while the service is stopped and while it is not."""
+"""`python -m proxy migrate FILE` on real files, while the service runs and while it does not."""
 
 import json
 import os

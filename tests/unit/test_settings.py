@@ -157,3 +157,14 @@ def test_an_address_that_others_reach_needs_keys_or_a_decision(host):
     assert load_settings({"HOST": host, "PROXY_API_KEYS": "k"}).host == host
     assert load_settings({"HOST": host, "ALLOW_ANONYMOUS": "1"}).allow_anonymous
     problems(HOST=host, ALLOW_ANONYMOUS="0")
+
+
+def test_the_key_of_the_metrics_is_a_secret_and_has_to_fit_a_header():
+    key = load_settings({"METRICS_API_KEY": "scrape-key"}).metrics_api_key
+    assert key.get_secret_value() == "scrape-key"
+    assert "scrape-key" not in repr(key)
+    assert load_settings({}).metrics_api_key is None
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"METRICS_API_KEY": "two words"})
+    assert "METRICS_API_KEY" in str(caught.value)
+    assert "two words" not in str(caught.value)
