@@ -58,9 +58,9 @@ def instance_statistics(child: Child, now: float) -> InstanceStatistics:
     standing = child.standing
     account = standing.account
     benches = {
-        "credential": standing.credential_bench,
-        "limit": max(standing.limit_benches.values(), default=now),
-        "model": max(standing.model_benches.values(), default=now),
+        "credential": standing.benches.credential,
+        "limit": max(standing.benches.limits.values(), default=now),
+        "model": max(standing.benches.models.values(), default=now),
     }
     return InstanceStatistics(
         name=child.name,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from actors.store import ConfigStore, StateStore
     from proxy.exchange.record import RequestRecord
     from proxy.server.connections import ConnectionStatistics
     from proxy.server.server import Server
@@ -124,13 +125,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     """
     http2.install()
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
-        config_store, state_store = stores
-        configs = config_store.load()
-        states, warning = state_store.load()
-        if warning:
-            _log.warning(warning)
-        options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
-        system = System(configs, states, config_store, state_store, options)
+        system = _system(settings, *stores)
         watch = Watch()
         pools = InstancePools(SocketDialer(), watch)
         request_metrics = RequestMetrics(system.supervisor.configured_models)
@@ -171,12 +166,22 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             await services.start(watch.run)
             services.start_soon(request_log.run)
             services.start_soon(loop_lag.run)
-            _log.info("%d instances are configured", len(configs))
             try:
                 yield Service(exchange, app, system, listening)
             finally:
                 pools.close()
                 services.cancel_scope.cancel()
+
+
+def _system(settings: Settings, config_store: ConfigStore, state_store: StateStore) -> System:
+    """The actors with what the two files say. Blocks. Errors: `BrokenFile`."""
+    configs = config_store.load()
+    states, warning = state_store.load()
+    if warning:
+        _log.warning(warning)
+    _log.info("%d instances are configured", len(configs))
+    options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
+    return System(configs, states, config_store, state_store, options)
 
 
 def _app(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.clock import is_epoch
 from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
+from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
 from actors.policy.headroom import Obstacle
@@ -22,21 +23,8 @@ if TYPE_CHECKING:
     from actors.messages import Demand, Evidence, LeaseId, Outcome
     from actors.policy.account import Account
 
-DEFAULT_BENCH_S: Final = 10.0
-"""For a 429 without any hint; the value that Azure's own balancer samples use."""
-MAX_BENCH_S: Final = 3600.0
-"""Free-trial deployments answer "retry after 86400 seconds"; ask again once an hour instead."""
-CREDENTIAL_BENCH_S: Final = 60.0
-"""Keys and network rules are mended by people; a minute keeps the cost of asking negligible."""
-MODEL_BENCH_S: Final = 60.0
-"""Azure says of a missing deployment: created within the last five minutes, try again shortly."""
 LATENCY_WEIGHT: Final = 0.1
 """Of the newest latency in the moving average: about the last twenty requests count."""
-LONG_AGO: Final = float("-inf")
-MAX_BENCHES: Final = 256
-"""Models remembered per kind of bench; a generic instance takes any name that a client invents."""
-EVERY_MODEL: Final = ""
-"""Key of a bench that an operator set: it speaks of the instance, not of one model."""
 SAVED_FIELD: Final = "capacity"
 """The one field of a state record beyond those that operators know: see `Standing.record`."""
 
@@ -58,11 +46,7 @@ class Standing:
         self.retired = False
         self.quarantine: str | None = None
         """Why it takes no requests until an operator resets it."""
-        self.credential_bench = LONG_AGO
-        self.limit_benches: dict[str, float] = {}
-        """Model → trio time until which its limit is taken to be exhausted."""
-        self.model_benches: dict[str, float] = {}
-        """Model → trio time until which it is taken not to exist here."""
+        self.benches = Benches()
         self.revision = 0
         """Grows with every change that the state file or the admin API shows."""
         self._demands: dict[LeaseId, str] = {}
@@ -87,19 +71,17 @@ class Standing:
             if self.retired:
                 return _RETIRED
             return _DISABLED if not config.enabled else _QUARANTINED
-        if self.credential_bench > now:
-            return Obstacle("bad_credential", self.credential_bench)
-        if self.model_benches and self.model_benches.get(demand.model, LONG_AGO) > now:
-            return Obstacle("model_missing", self.model_benches[demand.model])
+        missing = self.benches.missing(demand.model, now)
+        if missing is not None:
+            return missing
         longest = config.max_input_tokens
         if longest and demand.input_high > longest:
             if demand.input_low > longest:
                 return Obstacle("input_too_long", limit=longest)
             return Obstacle("count_first")
-        if self.limit_benches:
-            until = self._limit_bench(demand.model)
-            if until > now:
-                return Obstacle("rate_limited", until)
+        limited = self.benches.limited(demand.model, now)
+        if limited is not None:
+            return limited
         if not self.breaker.admits(demand.input_likely + demand.output, now):
             return Obstacle("breaker_open", self.breaker.next_admission(now))
         return self.capacity.obstacle(demand, now)
@@ -110,13 +92,8 @@ class Standing:
             self.config.enabled
             and not self.retired
             and self.quarantine is None
-            and self.credential_bench <= now
+            and self.benches.credential <= now
             and self.breaker.admits(1, now)
-        )
-
-    def _limit_bench(self, model: str) -> float:
-        return max(
-            self.limit_benches.get(model, LONG_AGO), self.limit_benches.get(EVERY_MODEL, LONG_AGO)
         )
 
     @property
@@ -193,14 +170,13 @@ class Standing:
                 self.breaker.released(lease_id)
                 if outcome.limit == "tokens":
                     self.capacity.refused(model, now)
-                bench_s = DEFAULT_BENCH_S if outcome.bench_s is None else outcome.bench_s
-                _extend(self.limit_benches, model, now + min(bench_s, MAX_BENCH_S))
+                self.benches.limit(model, outcome.bench_s, now)
             case "credential_error":
                 self.breaker.released(lease_id)
-                self.credential_bench = max(self.credential_bench, now + CREDENTIAL_BENCH_S)
+                self.benches.refuse_credential(now)
             case "model_error":
                 self.breaker.released(lease_id)
-                _extend(self.model_benches, model, now + MODEL_BENCH_S)
+                self.benches.refuse_model(model, now)
             case "instance_error":
                 self.breaker.failed(lease_id, now)
         self._record_error(outcome.reason, now)
@@ -228,12 +204,12 @@ class Standing:
         old, self.config = self.config, config
         self.capacity.reconfigure(config, elsewhere=_access(old) != _access(config))
         if _access(old) != _access(config):
-            self.credential_bench = LONG_AGO
+            self.benches.credential = LONG_AGO
             self.breaker.reset()
         if _access(old) != _access(config) or old.model_deployments != config.model_deployments:
-            self.model_benches.clear()
+            self.benches.models.clear()
         if _access(old) != _access(config) or old.max_tpm != config.max_tpm:
-            self.limit_benches.clear()
+            self.benches.limits.clear()
         self.revision += 1
 
     def set_quarantine(self, reason: str, now: float) -> None:
@@ -285,21 +261,19 @@ class Standing:
                 until = clock.epoch(now + 60.0)
         if until is not None:
             self.judged = True
-            self.limit_benches = {EVERY_MODEL: clock.trio_time(until)}
+            self.benches.limit_everything(clock.trio_time(until))
         elif "rate_limited_until" in changes:
-            self.limit_benches.clear()
+            self.benches.limits.clear()
 
     def _reset(self) -> None:
         self.quarantine = None
-        self.credential_bench = LONG_AGO
-        self.limit_benches.clear()
-        self.model_benches.clear()
+        self.benches.clear()
         self.breaker.reset()
 
     # -- showing and saving ----------------------------------------------------------------
 
     def status(self, now: float) -> Status:
-        if self.quarantine is not None or self.credential_bench > now:
+        if self.quarantine is not None or self.benches.credential > now:
             return "error"
         if self.breaker.state == "open":
             return "error"
@@ -307,8 +281,7 @@ class Standing:
 
     def rate_limited_until(self, now: float) -> float | None:
         """Trio time of the latest bench of a limit that has not ended; None if there is none."""
-        latest = max(self.limit_benches.values(), default=LONG_AGO)
-        return latest if latest > now else None
+        return self.benches.limited_until(now)
 
     def state(self, now: float, clock: WallClock) -> InstanceState:
         """What the admin API shows."""
@@ -343,11 +316,7 @@ class Standing:
         record[SAVED_FIELD] = {
             "saved_at": round(clock.epoch(now), 3),
             "quarantine": self.quarantine,
-            "benches": {
-                model: round(clock.epoch(until), 3)
-                for model, until in self.limit_benches.items()
-                if until > now
-            },
+            "benches": self.benches.export(now, clock),
             **self.capacity.export(now),
             "breaker": self.breaker.export(now),
         }
@@ -367,7 +336,7 @@ class Standing:
         self.avg_latency_ms = state.avg_latency_ms
         self.judged = state.health_status != "unknown"
         if state.rate_limited_until is not None:
-            self.limit_benches = {EVERY_MODEL: clock.trio_time(state.rate_limited_until)}
+            self.benches.limit_everything(clock.trio_time(state.rate_limited_until))
         if isinstance(saved, dict):
             self._restore_saved(saved, now, clock)
         else:
@@ -381,11 +350,7 @@ class Standing:
         if isinstance(quarantine, str):
             self.quarantine = quarantine
         if isinstance(benches, dict):
-            self.limit_benches = {
-                str(model): clock.trio_time(until)
-                for model, until in benches.items()
-                if is_epoch(until)
-            }
+            self.benches.restore(benches, clock)
         saved_at = saved.get("saved_at")
         if not is_epoch(saved_at):
             return
@@ -405,13 +370,6 @@ _CONNECTION: Final[dict[bool | None, Any]] = {
 def _access(config: InstanceConfig) -> tuple[str, ...]:
     """Where requests go and with what right."""
     return config.provider_type, config.api_key, config.api_base, config.api_version
-
-
-def _extend(benches: dict[str, float], model: str, until: float) -> None:
-    """The later end counts: a shorter hint never ends an earlier bench."""
-    benches[model] = max(until, benches.pop(model, LONG_AGO))
-    if len(benches) > MAX_BENCHES:
-        del benches[min(benches, key=benches.__getitem__)]
 
 
 def _epoch(at: float | None, clock: WallClock) -> float | None:

@@ -38,7 +38,7 @@ _ORDINARY: Final = re.compile(
     rb"(?:(?:(?:event: [^\r\n]*\r?\n)?data: (?:\{[^\r\n]*\}|\[DONE\])|:[^\r\n]*)\r?\n\r?\n)+"
 )
 """The same with CRLF, with comments and with the end mark."""
-_NAMED_ERROR: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
+_EVENT_NAME: Final = re.compile(rb"(?:^|(?<=[\r\n]))event: ?([^\r\n]*)")
 _DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _TERMINAL: Final = re.compile(rb'"type"\s*:\s*"response\.(?:completed|failed|incomplete)"')
 
@@ -68,7 +68,7 @@ class EventScanner:
         """Of the next event, for a stream of the responses API; else 0."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
-        """The `error` object of an error event, or of `response.failed`."""
+        """The `error` object of an error event, or of `response.failed`: the last to be passed on."""
         self.fault: Fault | None = None
         """Why nothing after this is passed on: the stream can't be followed any further."""
         self.done = False
@@ -90,7 +90,7 @@ class EventScanner:
             held[:] = piece[cut:]
         if len(held) > MAX_EVENT_BYTES:
             self.fault = self.fault or "event too long"
-        if self.fault is not None:
+        if self.fault is not None or self.error is not None:
             held.clear()
         return passed
 
@@ -110,7 +110,7 @@ class EventScanner:
         return b""
 
     def _pass(self, data: bytes) -> bytes:
-        if self.fault is not None:
+        if self.fault is not None or self.error is not None:
             return b""
         plain = b"\r" not in data and _PLAIN.fullmatch(data)
         if self._may_tell(data) or not (plain or _ORDINARY.fullmatch(data)):
@@ -152,19 +152,21 @@ class EventScanner:
         """Event by event what is to be passed on."""
         for event in split_events(data):
             telling = self._may_tell(event)
-            document = event_document(event) if telling else None
-            error = event_error(event, document)
-            looked_at = telling or not _ORDINARY.fullmatch(event.lstrip(b"\r\n"))
-            if looked_at and document is None and error is None and _is_malformed(event):
+            if telling:
+                document = event_document(event)
+                self.error = event_error(event, document)
+                usage = from_document(document)
+                self.usage = usage or self.usage
+                if usage and document and document.get("choices") == []:
+                    self.done = True  # It comes when all choices have been made.
+                    if self._drop_usage:
+                        continue
+            if self.error is not None:
+                yield event
+                return
+            if (telling or not _ORDINARY.fullmatch(event)) and _is_malformed(event):
                 self.fault = "malformed event"
                 return
-            usage = from_document(document)
-            self.error = error or self.error
-            self.usage = usage or self.usage
-            if usage and document and document.get("choices") == []:
-                self.done = True  # It comes when all choices have been made.
-                if self._drop_usage:
-                    continue
             self._look_for_end(event, marks=True)
             yield event
 
@@ -192,9 +194,12 @@ def _last_event_end(data: bytes) -> int:
 
 
 def split_events(data: bytes) -> Iterator[bytes]:
-    """The events of a run of whole ones, each with what ends it; also a last one without."""
-    start = 0
-    for match in _BLANK_LINE.finditer(data):
+    """The events of a run of whole ones, each with what ends it; also a last one without. Blank
+    lines beyond that are events of their own."""
+    start = len(data) - len(data.lstrip(b"\r\n"))
+    if start:
+        yield data[:start]
+    for match in _BLANK_LINE.finditer(data, start):
         yield data[start : match.end()]
         start = match.end()
     if start < len(data):
@@ -227,7 +232,7 @@ def event_error(event: bytes, document: dict[str, Any] | None) -> dict[str, Any]
             return {"code": "server_error", "message": "The response failed."}
         if document.get("type") == "error":
             return document
-    if _NAMED_ERROR.search(event):
+    if _EVENT_NAME.findall(event)[-1:] == [b"error"]:
         return document or {"message": _event_data(event).decode("utf-8", "replace")}
     return None
 

@@ -327,6 +327,9 @@ def legible(data: bytes, options: dict[str, Any]) -> tuple[list[tuple[str, str]]
             document = None
         if not (options["drop_usage"] and document == USAGE):
             kept.append((name, text))
+        kinds = ("error", "response.failed")
+        if name == "error" or (isinstance(document, dict) and document.get("type") in kinds):
+            return kept, False
     return kept, False
 
 

@@ -9,8 +9,9 @@ from harness import exact, instance_config
 from actors.clock import WallClock
 from actors.messages import Demand, LeaseId, Outcome
 from actors.models import InstanceState
+from actors.policy.benches import CREDENTIAL_BENCH_S, DEFAULT_BENCH_S, MAX_BENCH_S
 from actors.policy.headroom import Obstacle
-from actors.policy.standing import CREDENTIAL_BENCH_S, DEFAULT_BENCH_S, MAX_BENCH_S, Standing
+from actors.policy.standing import Standing
 
 CLOCK = WallClock(1_700_000_000.0)
 OK = Outcome("success", status=200, reached=True, latency_s=0.2)

@@ -1,0 +1,109 @@
+"""Timed exclusions: what an upstream has said or shown, and until when it keeps requests away.
+
+Three kinds by failure domain: the instance's credential, one model's limit, one model's existence.
+Each has an end. A later hint never shortens an earlier bench; a success never ends one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.clock import is_epoch
+from actors.policy.headroom import Obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.clock import WallClock
+
+DEFAULT_BENCH_S: Final = 10.0
+"""For a 429 without any hint; the value that Azure's own balancer samples use."""
+MAX_BENCH_S: Final = 3600.0
+"""Free-trial deployments answer "retry after 86400 seconds"; ask again once an hour instead."""
+CREDENTIAL_BENCH_S: Final = 60.0
+"""Keys and network rules are mended by people; a minute keeps the cost of asking negligible."""
+MODEL_BENCH_S: Final = 60.0
+"""Azure says of a missing deployment: created within the last five minutes, try again shortly."""
+LONG_AGO: Final = float("-inf")
+MAX_BENCHES: Final = 256
+"""Models remembered per kind of bench; a generic instance takes any name that a client invents."""
+EVERY_MODEL: Final = ""
+"""Key of a bench that an operator set: it speaks of the instance, not of one model."""
+
+
+class Benches:
+    """Synchronous; times are trio time in seconds.
+
+    `credential`: until when nothing is sent at all. `limits`, `models`: model → until when its
+    limit is taken to be exhausted, or it is taken not to exist here.
+    """
+
+    __slots__ = ("credential", "limits", "models")
+
+    def __init__(self) -> None:
+        self.credential = LONG_AGO
+        self.limits: dict[str, float] = {}
+        self.models: dict[str, float] = {}
+
+    def missing(self, model: str, now: float) -> Obstacle | None:
+        """What keeps `model` away whatever is asked: no credential, or no such model."""
+        if self.credential > now:
+            return Obstacle("bad_credential", self.credential)
+        if self.models and self.models.get(model, LONG_AGO) > now:
+            return Obstacle("model_missing", self.models[model])
+        return None
+
+    def limited(self, model: str, now: float) -> Obstacle | None:
+        """Whether the limit of `model` is exhausted."""
+        if not self.limits:
+            return None
+        until = max(self.limits.get(model, LONG_AGO), self.limits.get(EVERY_MODEL, LONG_AGO))
+        return Obstacle("rate_limited", until) if until > now else None
+
+    def limited_until(self, now: float) -> float | None:
+        """The end of the last bench of a limit that has not ended; None if there is none."""
+        latest = max(self.limits.values(), default=LONG_AGO)
+        return latest if latest > now else None
+
+    def refuse_credential(self, now: float) -> None:
+        self.credential = max(self.credential, now + CREDENTIAL_BENCH_S)
+
+    def refuse_model(self, model: str, now: float) -> None:
+        _extend(self.models, model, now + MODEL_BENCH_S)
+
+    def limit(self, model: str, hint_s: float | None, now: float) -> None:
+        """`hint_s`: how long the upstream asked to be left alone."""
+        bench_s = DEFAULT_BENCH_S if hint_s is None else hint_s
+        _extend(self.limits, model, now + min(bench_s, MAX_BENCH_S))
+
+    def limit_everything(self, until: float) -> None:
+        """An operator's word, instead of whatever was known."""
+        self.limits = {EVERY_MODEL: until}
+
+    def clear(self) -> None:
+        self.credential = LONG_AGO
+        self.limits.clear()
+        self.models.clear()
+
+    def export(self, now: float, clock: WallClock) -> dict[str, float]:
+        """The benched limits, for the state file: model → epoch seconds."""
+        return {
+            model: round(clock.epoch(until), 3)
+            for model, until in self.limits.items()
+            if until > now
+        }
+
+    def restore(self, exported: Mapping[str, Any], clock: WallClock) -> None:
+        """Takes back an `export`; ignores what is malformed."""
+        self.limits = {
+            str(model): clock.trio_time(until)
+            for model, until in exported.items()
+            if is_epoch(until)
+        }
+
+
+def _extend(benches: dict[str, float], model: str, until: float) -> None:
+    """The later end counts: a shorter hint never ends an earlier bench."""
+    benches[model] = max(until, benches.pop(model, LONG_AGO))
+    if len(benches) > MAX_BENCHES:
+        del benches[min(benches, key=benches.__getitem__)]
