@@ -12,17 +12,15 @@ lease is settled once; neither account is ever negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from actors.policy.entries import packed, unpacked
 from actors.policy.window import SlidingSum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.messages import LeaseId
-
-OLDEST_S: Final = 1e11
-"""No entry of a file is older; an integer that no float can hold must not get further than this."""
 
 ChargeRule: TypeAlias = Literal["estimate", "actual"]
 """`estimate`: what was charged on arrival stands, as Azure documents for standard deployments
@@ -115,34 +113,14 @@ class Account:
         self.requests = SlidingSum()
         self.requests.add(count, now)
 
-    def export(self, now: float) -> dict[str, list[tuple[float, int]]]:
-        """For the state file: (age in seconds, amount) lists by account."""
-        return {
-            "charge": self.charge.export(now),
-            "usage": self.usage.export(now),
-            "requests": self.requests.export(now),
-        }
+    def export(self, now: float) -> dict[str, str]:
+        """For the state file: the entries of each account."""
+        return {name: packed(window.export(now)) for name, window in self._windows()}
 
     def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
         """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
-        for name, account in (
-            ("charge", self.charge),
-            ("usage", self.usage),
-            ("requests", self.requests),
-        ):
-            entries = exported.get(name)
-            if isinstance(entries, list):
-                account.restore(list(aged(entries, older_s)), now)
+        for name, window in self._windows():
+            window.restore(unpacked(exported.get(name), older_s), now)
 
-
-def aged(entries: list[Any], older_s: float) -> list[tuple[float, int]]:
-    """Entries of an export, `older_s` seconds older; what is malformed is left out."""
-    return [
-        (entry[0] + older_s, entry[1])
-        for entry in entries
-        if isinstance(entry, list | tuple)
-        and len(entry) == 2
-        and isinstance(entry[0], int | float)
-        and abs(entry[0]) <= OLDEST_S
-        and isinstance(entry[1], int)
-    ]
+    def _windows(self) -> tuple[tuple[str, SlidingSum], ...]:
+        return ("charge", self.charge), ("usage", self.usage), ("requests", self.requests)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.policy.account import aged
+from actors.policy.entries import packed, unpacked
 from actors.policy.learning import CountRatio, LearnedLimit
 from actors.policy.pace import Pace
 from actors.policy.window import SlidingSum
@@ -150,8 +150,8 @@ class Quota:
         return {
             "limit_tokens": self.limit.learned(now),
             "limit_requests": self.pace.limit.learned(now),
-            "charge": self._charge.export(now),
-            "requests": self.pace.export(now),
+            "charge": packed(self._charge.export(now)),
+            "requests": packed(self.pace.export(now)),
         }
 
     def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
@@ -160,8 +160,5 @@ class Quota:
             seen = exported.get(name)
             if type(seen) is int and seen > 0:
                 limit.observe(seen, now)
-        charge, requests = exported.get("charge"), exported.get("requests")
-        if isinstance(charge, list):
-            self._charge.restore(aged(charge, older_s), now)
-        if isinstance(requests, list):
-            self.pace.restore(aged(requests, older_s), now)
+        self._charge.restore(unpacked(exported.get("charge"), older_s), now)
+        self.pace.restore(unpacked(exported.get("requests"), older_s), now)

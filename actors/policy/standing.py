@@ -13,6 +13,7 @@ from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
 from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
+from actors.policy.entries import packed
 from actors.policy.headroom import Obstacle
 
 if TYPE_CHECKING:
@@ -341,7 +342,8 @@ class Standing:
             self._restore_saved(saved, now, clock)
         else:
             # A file from elsewhere: all that was used may have been used just now.
-            tokens, requests = [(0.0, state.current_tpm)], [(0.0, state.current_rpm)]
+            tokens = packed([(0.0, state.current_tpm)])
+            requests = packed([(0.0, state.current_rpm)])
             self.account.restore({"charge": tokens, "usage": tokens, "requests": requests}, 0, now)
 
     def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> None:

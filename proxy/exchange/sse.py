@@ -68,7 +68,7 @@ class EventScanner:
         """Of the next event, for a stream of the responses API; else 0."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
-        """The `error` object of an error event, or of `response.failed`: the last to be passed on."""
+        """Of an error event or of `response.failed`, the last event that is passed on."""
         self.fault: Fault | None = None
         """Why nothing after this is passed on: the stream can't be followed any further."""
         self.done = False
@@ -161,14 +161,14 @@ class EventScanner:
                     self.done = True  # It comes when all choices have been made.
                     if self._drop_usage:
                         continue
-            if self.error is not None:
-                yield event
-                return
-            if (telling or not _ORDINARY.fullmatch(event)) and _is_malformed(event):
+            unread = telling or not _ORDINARY.fullmatch(event)
+            if self.error is None and unread and _is_malformed(event):
                 self.fault = "malformed event"
                 return
             self._look_for_end(event, marks=True)
             yield event
+            if self.error is not None:
+                return
 
 
 def _is_malformed(event: bytes) -> bool:

@@ -19,6 +19,8 @@ _INNER: Final = WIDTH - _LEFT - _RIGHT
 _TIME_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 _MOST_TIME_TICKS: Final = 10
 _VALUE_TICKS: Final = 4
+_NOTHING: Final = 1e-6
+"""No axis is finer than this."""
 _STYLE: Final = (
     "text{font:12px system-ui,'Segoe UI',Helvetica,Arial,sans-serif;fill:#333}"
     ".title{font-size:16px;font-weight:600}.panel{font-size:13px;font-weight:600}"
@@ -118,7 +120,7 @@ def _drawn(line: Line, top: int, height: int, highest: float) -> str:
 
 def _scale(largest: float) -> tuple[float, float]:
     """The top of an axis that `largest` fits under, and the distance of its ticks."""
-    if largest <= 0:
+    if largest < _NOTHING:
         return 1.0, 1.0
     rough = largest / _VALUE_TICKS
     magnitude = 10.0 ** math.floor(math.log10(rough))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 if TYPE_CHECKING:
     import random
@@ -87,17 +87,24 @@ class Lognormal(_Fields):
         return self.median * math.exp(self._sigma**2 / 2)
 
 
+def _kind(value: Any) -> Any:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
 def _by_kind(*kinds: str) -> Discriminator:
     *others, last = (f'"{kind}"' for kind in kinds)
     return Discriminator(
-        "kind",
+        _kind,
         custom_error_type="kind",
         custom_error_message=f'must have a "kind" of {", ".join(others)} or {last}',
     )
 
 
 Length: TypeAlias = Annotated[
-    Constant | Uniform | Lognormal, _by_kind("constant", "uniform", "lognormal")
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[Lognormal, Tag("lognormal")],
+    _by_kind("constant", "uniform", "lognormal"),
 ]
 
 
@@ -122,10 +129,10 @@ class FixedLimit(_Fields):
         return self.tokens
 
 
-class GenerousLimit(_Fields):
+class MultipleLimit(_Fields):
     """`times` what the answer will have: a client that knows its answers roughly."""
 
-    kind: Literal["times"]
+    kind: Literal["multiple"]
     times: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)]
 
     def limit(self, output_tokens: int) -> int | None:
@@ -133,8 +140,11 @@ class GenerousLimit(_Fields):
 
 
 OutputLimit: TypeAlias = Annotated[
-    NoLimit | FixedLimit | GenerousLimit, _by_kind("none", "fixed", "times")
+    Annotated[NoLimit, Tag("none")]
+    | Annotated[FixedLimit, Tag("fixed")]
+    | Annotated[MultipleLimit, Tag("multiple")],
+    _by_kind("none", "fixed", "multiple"),
 ]
 
-KINDS: Final = frozenset({"constant", "uniform", "lognormal", "none", "fixed", "times"})
+KINDS: Final = frozenset({"constant", "uniform", "lognormal", "none", "fixed", "multiple"})
 """Pydantic puts these into the place of a problem, where no field has such a name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from capacity_trials.bars import Bars, Figures, figures
 from capacity_trials.resources import MODEL, TPM, drawn, instances
-from proxy.planning.lengths import GenerousLimit, Lognormal
+from proxy.planning.lengths import Lognormal, MultipleLimit
 from proxy.planning.rehearsal import Scenario
 from proxy.planning.traffic import Burst, RequestKind, Traffic, TrafficSpec
 
@@ -21,7 +21,7 @@ KIND: Final = RequestKind(
     model=MODEL,
     input_tokens=Lognormal(kind="lognormal", median=160, p95=600, most=3000),
     output_tokens=Lognormal(kind="lognormal", median=80, p95=250, most=1000),
-    max_tokens=GenerousLimit(kind="times", times=OUTPUT_MARGIN),
+    max_tokens=MultipleLimit(kind="multiple", times=OUTPUT_MARGIN),
     stream_share=0.3,
 )
 SETTLED_S: Final = 180
