@@ -232,9 +232,10 @@ def event_error(event: bytes, document: dict[str, Any] | None) -> dict[str, Any]
             return {"code": "server_error", "message": "The response failed."}
         if document.get("type") == "error":
             return document
-    if _EVENT_NAME.findall(event)[-1:] == [b"error"]:
-        return document or {"message": _event_data(event).decode("utf-8", "replace")}
-    return None
+    data = _event_data(event)
+    if data and _EVENT_NAME.findall(event)[-1:] == [b"error"]:
+        return document or {"message": data.decode("utf-8", "replace")}
+    return None  # also for an event without data: it is none
 
 
 def _event_data(event: bytes) -> bytes:

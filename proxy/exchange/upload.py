@@ -110,7 +110,7 @@ class Upload:
         return piece
 
     async def read_chunk(self) -> bytes:
-        while True:
+        while True:  # noqa: ASYNC913 - goes round only over the few pieces of a replaced field
             position = self._position
             if position < self._spool.size:
                 piece = await self._spool.read(position)

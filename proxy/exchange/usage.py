@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Final, NamedTuple
 
@@ -14,15 +13,13 @@ the most); of larger ones only the ends are searched."""
 USAGE_WINDOW_BYTES: Final = 16 * 1024
 """How far from either end of a large answer its usage is looked for. A response ends with its
 metadata, which may have 9 KB."""
-USAGE_BYTES: Final = 2048
-"""A usage object has some 300."""
 MAX_TOKENS: Final = 10**9
 """A larger count is a mistake of the upstream's, and would fill the instance's window for good."""
 
 _KEY: Final = b'"usage"'
+_FIELD: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
+"""Usage objects hold numbers, and objects of numbers."""
 _TRIES: Final = 8
-_BEFORE_OBJECT: Final = re.compile(r"\s*:\s*(?=\{)")
-_DECODER: Final = json.JSONDecoder()
 
 
 class Usage(NamedTuple):
@@ -74,10 +71,7 @@ def from_body(body: bytes) -> Usage | None:
         return found
     if len(body) > WHOLE_PARSE_BYTES:
         return _last_in(body[:USAGE_WINDOW_BYTES])
-    try:
-        return from_document(from_json(body))
-    except ValueError:
-        return None
+    return from_document(_parsed(body))
 
 
 def from_ends(head: bytes, tail: bytes) -> Usage | None:
@@ -96,19 +90,15 @@ def _last_in(window: bytes) -> Usage | None:
         at = window.rfind(_KEY, 0, at)
         if at < 0:
             return None
-        start = at + len(_KEY)
-        text = window[start : start + USAGE_BYTES].decode("utf-8", "replace")
-        found = from_object(_object_after_colon(text))
+        match = _FIELD.match(window, at)
+        found = None if match is None else from_object(_parsed(match[1]))
         if found is not None:
             return found
     return None
 
 
-def _object_after_colon(text: str) -> Any:
-    colon = _BEFORE_OBJECT.match(text)
-    if colon is None:
-        return None
+def _parsed(text: bytes) -> Any:
     try:
-        return _DECODER.raw_decode(text, colon.end())[0]
-    except (ValueError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return None

@@ -89,7 +89,7 @@ class Request:
 
     async def _read_coded(self, decoder: ChunkedDecoder) -> bytes:
         connection = self._connection
-        while True:
+        while True:  # noqa: ASYNC913 - it waits whenever nothing more has been received
             data = connection.received or await self._receive()
             connection.received = b""
             try:

@@ -126,7 +126,7 @@ class _RequestStream:
 
     async def read_chunk(self) -> bytes:
         self._begun = True
-        while True:
+        while True:  # noqa: ASYNC913 - what it iterates over waits
             try:
                 piece = await anext(self._pieces)
             except StopAsyncIteration:

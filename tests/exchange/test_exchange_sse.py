@@ -172,6 +172,8 @@ def test_the_answers_own_end_is_recognized(
         (event({"type": "response.created", "response": {"error": None}}), None),
         (event({"x": "error"}), None),
         (event({"x": 1}, "errors"), None),
+        (b"event: error\n\n", None),
+        (b"event: error\nevent: x\ndata: 1\n\n", None),
     ],
 )  # fmt: skip
 def test_errors_in_a_stream_are_seen_in_all_their_shapes(
