@@ -109,6 +109,7 @@ class Leases:
         wait_until: float,
         excluded: frozenset[str] = frozenset(),
         affinity: int | None = None,
+        priority: int = 100,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
 
@@ -116,7 +117,9 @@ class Leases:
         Cancellation at any moment leaves nothing reserved.
         """
         reply: Reply[Answer] = Reply()
-        ask = Acquire(LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity)
+        ask = Acquire(
+            LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity, priority
+        )
         try:
             self._router.mailbox.offer(ask)
         except trio.WouldBlock:

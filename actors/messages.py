@@ -108,7 +108,8 @@ class Acquire:
     """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
 
     `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
-    shares with requests that should meet the same instance if there is room.
+    shares with requests that should meet the same instance if there is room. `priority`: its
+    place among those that wait; lower is earlier.
     """
 
     lease_id: LeaseId
@@ -117,6 +118,7 @@ class Acquire:
     reply: Reply[Answer]
     excluded: frozenset[str] = frozenset()
     affinity: int | None = None
+    priority: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The waiting line: requests that no instance can admit now and one will in time.
 
-Oldest first, and bounded in number. Age is the order of the lease ids, so an ask that comes back
-from an instance finds its old place. One list per model, because whatever keeps the oldest ask
+By priority, and oldest first within one; bounded in number. Age is the order of the lease ids, so
+an ask that comes back from an instance finds its old place. One list per model, because whatever keeps the oldest ask
 for a model waiting mostly keeps the rest of that model waiting too.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
     from actors.messages import Acquire, LeaseId
 
+Place: TypeAlias = "tuple[int, LeaseId]"
+"""Priority, lower first, and lease id."""
 NEVER: Final = float("inf")
 LOOK_AHEAD: Final = 4
 """How many of one model are looked at in one go although those before them have to wait: they
@@ -26,13 +28,13 @@ SPARE_DEADLINES: Final = 64
 
 
 class WaitingLine:
-    """Asks by age. Synchronous; `now` is trio time in seconds. Cost: O(log n) per call, and
+    """Asks by priority and age. Synchronous; `now` is trio time in seconds. Cost: O(log n) per call, and
     moving a few kilobytes of pointers for thousands that wait."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._asks: dict[LeaseId, Acquire] = {}
-        self._queues: dict[str, list[LeaseId]] = {}
+        self._queues: dict[str, list[Place]] = {}
         self._deadlines: list[tuple[float, LeaseId]] = []
 
     def __len__(self) -> int:
@@ -42,9 +44,9 @@ class WaitingLine:
         return len(self._asks) >= self.limit
 
     def join(self, ask: Acquire) -> None:
-        """Takes the place that the age of `ask` gives it. The caller has checked `full`."""
+        """Takes the place that its priority and age give `ask`. The caller has checked `full`."""
         self._asks[ask.lease_id] = ask
-        insort(self._queues.setdefault(ask.demand.model, []), ask.lease_id)
+        insort(self._queues.setdefault(ask.demand.model, []), (ask.priority, ask.lease_id))
         heapq.heappush(self._deadlines, (ask.wait_until, ask.lease_id))
 
     def leave(self, lease_id: LeaseId) -> bool:
@@ -53,7 +55,7 @@ class WaitingLine:
         if ask is None:
             return False
         queue = self._queues[ask.demand.model]
-        del queue[bisect_left(queue, lease_id)]
+        del queue[bisect_left(queue, (ask.priority, lease_id))]
         if not queue:
             del self._queues[ask.demand.model]
         if len(self._deadlines) > 2 * len(self._asks) + SPARE_DEADLINES:
@@ -62,7 +64,7 @@ class WaitingLine:
         return True
 
     def oldest_first(self, blocked: Container[str]) -> Iterator[Acquire]:
-        """Those who wait, by age. The caller may let the one that it was given leave.
+        """Those who wait, by priority and age. The caller may let the one that it was given leave.
 
         Left out: models that the caller has put into `blocked` by then, and what stands behind
         `LOOK_AHEAD` asks for its model that stayed.
@@ -70,7 +72,7 @@ class WaitingLine:
         turns = [(queue[0], model, 0) for model, queue in self._queues.items()]
         heapq.heapify(turns)
         while turns:
-            lease_id, model, place = heapq.heappop(turns)
+            (_, lease_id), model, place = heapq.heappop(turns)
             yield self._asks[lease_id]
             if lease_id in self._asks:
                 place += 1

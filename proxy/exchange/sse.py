@@ -159,7 +159,7 @@ class EventScanner:
                 self.usage = usage or self.usage
                 if usage and document and document.get("choices") == []:
                     self.done = True  # It comes when all choices have been made.
-                    if self._drop_usage:
+                    if self._drop_usage and self.error is None:
                         continue
             unread = telling or not _ORDINARY.fullmatch(event)
             if self.error is None and unread and _is_malformed(event):

@@ -327,7 +327,7 @@ def legible(data: bytes, options: dict[str, Any]) -> tuple[list[tuple[str, str]]
             if name != "error":
                 return kept, True
             document = None
-        if not (options["drop_usage"] and document == USAGE):
+        if not (options["drop_usage"] and document == USAGE and name != "error"):
             kept.append((name, text))
         kinds = ("error", "response.failed")
         if name == "error" or (isinstance(document, dict) and document.get("type") in kinds):

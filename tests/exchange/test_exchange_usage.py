@@ -113,10 +113,9 @@ def test_it_is_found_wherever_it_stands(document: dict[str, Any], indent: int | 
         b'{"usage":' + b'{"a":' * 3000,
         b'"usage":{"a":' + b"[" * 1500 + b"1",
         b'"usage":{"prompt_tokens":' + b"9" * 1900 + b"}",
-        b'{"usage":{"prompt_tokens":9' + b" " * 10_000 + b"}",
         b'"usage"' * 20_000,
     ],
-    ids=range(12),
+    ids=range(11),
 )
 def test_what_is_none_is_unknown_whatever_it_looks_like(body: bytes) -> None:
     assert from_body(body) is None

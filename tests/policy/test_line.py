@@ -12,9 +12,12 @@ from actors.messages import Acquire, Answer, Demand, LeaseId
 from actors.policy.line import LOOK_AHEAD, NEVER, WaitingLine
 
 
-def ask(number: int, model: str = "gpt-4", wait_until: float = 100.0) -> Acquire:
+def ask(
+    number: int, model: str = "gpt-4", wait_until: float = 100.0, priority: int = 100
+) -> Acquire:
     reply: Reply[Answer] = Reply()
-    return Acquire(LeaseId(number), Demand(model, 1, 1, 1, 0), wait_until, reply)
+    demand = Demand(model, 1, 1, 1, 0)
+    return Acquire(LeaseId(number), demand, wait_until, reply, priority=priority)
 
 
 def numbers(line: WaitingLine, blocked: frozenset[str] = frozenset()) -> list[int]:
@@ -31,6 +34,13 @@ def line_of(*asks: Acquire, limit: int = 10_000) -> WaitingLine:
 def test_oldest_first_whatever_the_model() -> None:
     line = line_of(ask(3, "b"), ask(1, "a"), ask(4, "a"), ask(2, "b"))
     assert numbers(line) == [1, 2, 3, 4]
+
+
+def test_a_lower_priority_number_goes_first_and_age_decides_within_it() -> None:
+    line = line_of(ask(1), ask(2, priority=5), ask(3, priority=500), ask(4, priority=5))
+    assert numbers(line) == [2, 4, 1, 3]
+    assert line.leave(LeaseId(2))
+    assert numbers(line) == [4, 1, 3]
 
 
 def test_who_comes_back_finds_the_old_place() -> None:
