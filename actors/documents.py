@@ -7,16 +7,10 @@ could take for two different things is refused.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-import yaml
+from typing import Final
 
 from actors.errors import BrokenFile
-from actors.problems import shown
 from actors.records import TOP_LEVEL, JsonObject, flaws
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Of JSON, read in a third of a second; ten thousand instances are less."""
@@ -24,10 +18,6 @@ MAX_YAML_BYTES: Final = 1024 * 1024
 """YAML is read a hundred times more slowly."""
 
 _YAML_SUFFIXES: Final = (".yaml", ".yml")
-_PLAIN_TAGS: Final = tuple(
-    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")
-)
-
 _UNREADABLE_NUMBER: Final = "holds a number that can't be read"
 
 
@@ -78,8 +68,13 @@ def _json(text: str, name: str) -> object:
 def _yaml(text: str, name: str) -> object:
     if len(text) > MAX_YAML_BYTES:
         raise BrokenFile(name, TOP_LEVEL, f"is larger than {MAX_YAML_BYTES} bytes; convert to JSON")
+    # Here, because the library costs a tenth of the start and is needed once in a lifetime.
+    import yaml
+
+    from actors.plain_yaml import PlainLoader
+
     try:
-        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader, made stricter
+        return yaml.load(text, Loader=PlainLoader)  # noqa: S506 - a SafeLoader, made stricter
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = TOP_LEVEL if mark is None else _position(mark.line + 1, mark.column + 1)
@@ -94,38 +89,3 @@ def _yaml(text: str, name: str) -> object:
 
 def _position(line: int, column: int) -> str:
     return f"line {line}, column {column}"
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML that says what JSON could say: no aliases (a few lines of them can stand for gigabytes),
-    no repeated keys, no tags beyond the plain ones, and keys as they are written."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            alias: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-            _refuse("aliases are not read; write the value out", alias.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        mapping: dict[Hashable, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                _refuse("a key must be text", key.start_mark)
-            if key.value in mapping:
-                _refuse(f"{shown(key.value)} is written more than once", key.start_mark)
-            mapping[key.value] = self.construct_object(value, deep=deep)
-        return mapping
-
-
-def _refuse(reason: str, mark: Any) -> NoReturn:
-    raise yaml.MarkedYAMLError(problem=reason, problem_mark=mark)
-
-
-_PlainLoader.yaml_constructors = {
-    None: yaml.SafeLoader.yaml_constructors[None],
-    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _PLAIN_TAGS},
-}
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in _PLAIN_TAGS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}

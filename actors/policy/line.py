@@ -1,8 +1,8 @@
 """The waiting line: requests that no instance can admit now and one will in time.
 
 By priority, and oldest first within one; bounded in number. Age is the order of the lease ids, so
-an ask that comes back from an instance finds its old place. One list per model, because whatever keeps the oldest ask
-for a model waiting mostly keeps the rest of that model waiting too.
+an ask that comes back from an instance finds its old place. One list per model, because whatever
+keeps the oldest ask for a model waiting mostly keeps the rest of that model waiting too.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ SPARE_DEADLINES: Final = 64
 
 
 class WaitingLine:
-    """Asks by priority and age. Synchronous; `now` is trio time in seconds. Cost: O(log n) per call, and
-    moving a few kilobytes of pointers for thousands that wait."""
+    """Asks by priority and age. Synchronous; `now` is trio time in seconds.
+
+    Cost: O(log n) per call, and moving a few kilobytes of pointers for thousands that wait.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
