@@ -15,6 +15,7 @@ import trio
 from actors.clock import wall_now
 from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Demand, Outcome, Refused
+from actors.models import UnresolvedReference
 from actors.policy.retry_budget import RetryBudget
 from proxy.errors import ProxyError
 from proxy.exchange import classify
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error answer is kept whole, to be judged and perhaps relayed; none is near this size."""
+_JSON: Final[Headers] = [(b"content-type", b"application/json")]
 MAX_CRASHES: Final = 3
 """Instance crashes that one request puts up with before it is told."""
 
@@ -201,19 +203,19 @@ class Attempts:
             and takes_stream_options(lease.config)
             and lease.config.api_base not in self._means.without_stream_options
         )
-        request = upstream_request(
-            call,
-            lease,
-            self._headers,
-            self._query,
-            ask_usage=ask_usage,
-            addresses=self._means.addresses,
-        )
         try:
+            request = upstream_request(
+                call,
+                lease,
+                self._headers,
+                self._query,
+                ask_usage=ask_usage,
+                addresses=self._means.addresses,
+            )
             response = await self._means.upstream.send(request)
             try:
                 if response.status >= 300:
-                    return await self._error_answer(lease, response, started, asked=ask_usage)
+                    return await self._error_answer(lease, response, asked=ask_usage)
                 relay = Relay(response, self._writer, record)
                 seen = evidence(response.headers)
                 if is_event_stream(response.headers):
@@ -233,16 +235,15 @@ class Attempts:
                 classify.failure(failure, latency_s=trio.current_time() - started),
                 failure=failure,
             )
+        except UnresolvedReference as missing:
+            return self._failed(lease, classify.keyless(str(missing)))
         except StreamRefused as refused:
-            return self._refused_stream(lease, refused, started)
+            status, headers, body = _as_answer(refused.error)
+            verdict = self._judged(lease, status, headers, body)
+            return self._failed(lease, verdict, status=status, headers=headers, body=body)
         except CutShort as cut:
-            latency_s = trio.current_time() - started
-            self._settle(
-                lease,
-                cut.usage,
-                Outcome("instance_error", reason=cut.reason, reached=True, latency_s=latency_s),
-            )
-            record.code = "upstream_interrupted"
+            self._settle(lease, cut.usage, self._cut_outcome(lease, cut))
+            record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
             return None
         latency_s = trio.current_time() - started
         self._settle(
@@ -277,20 +278,17 @@ class Attempts:
         )
 
     async def _error_answer(
-        self, lease: Lease, response: UpstreamResponse, started: float, *, asked: bool
+        self, lease: Lease, response: UpstreamResponse, *, asked: bool
     ) -> Failed:
         """`asked`: the request asked for usage on the client's behalf; an upstream that refuses
         to be asked is remembered, and gets the request again as the client sent it."""
         body = b""
-        while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
-            body += piece
-        verdict = classify.answer(
-            response.status,
-            response.headers,
-            body,
-            wall_now=wall_now(),
-            latency_s=trio.current_time() - started,
-        )
+        try:
+            while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
+                body += piece
+        except UpstreamFailure:
+            pass  # The status and what has come of the body tell more than the break.
+        verdict = self._judged(lease, response.status, response.headers, body)
         failed = self._failed(
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
@@ -299,18 +297,22 @@ class Attempts:
             return replace(failed, verdict=replace(verdict, elsewhere=True))
         return failed
 
-    def _refused_stream(self, lease: Lease, refused: StreamRefused, started: float) -> Failed:
-        """An error event before any output is judged as if it had been a status."""
-        status, body = classify.stream_error(refused.error)
-        headers = [(b"content-type", b"application/json")]
-        verdict = classify.answer(
+    def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
+        return classify.answer(
             status,
             headers,
             body,
             wall_now=wall_now(),
-            latency_s=trio.current_time() - started,
+            latency_s=trio.current_time() - self._attempt_at,
+            secret=self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer "),
         )
-        return self._failed(lease, verdict, status=status, headers=headers, body=body)
+
+    def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
+        """An error that the upstream itself sent is judged like any other; a break is its fault."""
+        if cut.error is not None:
+            return self._judged(lease, *_as_answer(cut.error)).outcome
+        latency_s = trio.current_time() - self._attempt_at
+        return Outcome("instance_error", reason=cut.reason, reached=True, latency_s=latency_s)
 
     def _failed(
         self,
@@ -344,6 +346,11 @@ class Attempts:
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
         headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
         await self._writer.respond(failed.status, headers, failed.body)
+
+
+def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
+    status, body = classify.stream_error(error)
+    return status, _JSON, body
 
 
 def _more_telling(last: Failed | None, failed: Failed) -> Failed:

@@ -322,7 +322,8 @@ def legible(data: bytes, options: dict[str, Any]) -> tuple[list[tuple[str, str]]
     kept = []
     for name, text in dispatched(data):
         try:
-            document = None if text.startswith("[DONE]") or not text.strip() else json.loads(text)
+            stripped = text.strip()
+            document = json.loads(text) if stripped and not stripped.startswith("[DONE]") else None
         except ValueError:
             if name != "error":
                 return kept, True
