@@ -31,6 +31,7 @@ from proxy.request_log import RequestLog
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
+from proxy.tokens import vocabulary
 from proxy.tokens.output import Allowance
 from proxy.upstream.address import AddressBook
 from proxy.upstream.dial import SocketDialer
@@ -38,10 +39,11 @@ from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from quart_trio import QuartTrio
 
+    from actors.messages import Instance
     from actors.store import ConfigStore, StateStore
     from proxy.exchange.record import RequestRecord
     from proxy.server.connections import ConnectionStatistics
@@ -131,24 +133,13 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         request_metrics = RequestMetrics(system.supervisor.configured_models)
         request_log = RequestLog(_requests, request_metrics.add)
         recent = RecentRequests()
-        means = Means(
-            system.leases,
-            pools,
-            Allowance(),
-            settings.max_queue_wait_seconds,
-            AddressBook(on_key=log.register_secret),
-        )
-
-        def record(request: RequestRecord) -> None:
-            recent.add(request)
-            request_log.add(request)
-
+        means = _means(settings, system, pools)
         exchange = Exchange(
             means=means,
             models=ModelList(system.administration),
             keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
             max_running=settings.max_concurrent_requests,
-            record=record,
+            record=Recorded(recent, request_log).add,
         )
         listening, loop_lag = Listening(), LoopLag()
         sources = Sources(
@@ -166,6 +157,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             await services.start(watch.run)
             services.start_soon(request_log.run)
             services.start_soon(loop_lag.run)
+            await _load_vocabularies(await system.administration.read())
             try:
                 yield Service(exchange, app, system, listening)
             finally:
@@ -182,6 +174,36 @@ def _system(settings: Settings, config_store: ConfigStore, state_store: StateSto
     _log.info("%d instances are configured", len(configs))
     options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
     return System(configs, states, config_store, state_store, options)
+
+
+def _means(settings: Settings, system: System, pools: InstancePools) -> Means:
+    return Means(
+        system.leases,
+        pools,
+        Allowance(),
+        settings.max_queue_wait_seconds,
+        AddressBook(on_key=log.register_secret),
+    )
+
+
+class Recorded(NamedTuple):
+    """Where the record of a finished request goes."""
+
+    recent: RecentRequests
+    log: RequestLog
+
+    def add(self, record: RequestRecord) -> None:
+        self.recent.add(record)
+        self.log.add(record)
+
+
+async def _load_vocabularies(instances: Mapping[str, Instance]) -> None:
+    """Loads what is certain to be needed while nobody waits: building a vocabulary holds the
+    interpreter for a tenth of a second. The others are loaded when a count first matters."""
+    configs = [instance.config for instance in instances.values()]
+    counted = {model for one in configs if one.max_input_tokens for model in one.models()}
+    for model in counted:
+        await vocabulary.load(model)
 
 
 def _app(
