@@ -19,7 +19,8 @@
 | ReloadConfig    | front end, | supervisor | request | Difference                     |
 |                 | itself     |            |         |                                |
 
-Messages are frozen. The only thing in them that changes is the reply slot.
+Messages are frozen: dataclasses, and named tuples for those of every request, which cost a third.
+The only thing in them that changes is the reply slot.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ LeaseId = NewType("LeaseId", int)
 """Unique in the process; named by the requester before anybody has granted anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What one request needs, in tokens.
 
     `input_low <= input_likely <= input_high`; all equal once counted exactly. `output` is the
@@ -59,8 +59,7 @@ class Demand:
         return self.input_low == self.input_high
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A lease: `tokens` are reserved on this instance until a `Settle` names `lease_id`.
 
     `config` is the instance's configuration at the moment of the grant and stays good for the
@@ -103,8 +102,7 @@ class CountFirst:
 Answer: TypeAlias = Grant | Refused | CountFirst
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
+class Acquire(NamedTuple):
     """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
 
     `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
@@ -209,8 +207,7 @@ OutcomeKind: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a lease, as `proxy.exchange.classify` judged it.
 
     `reason` is shown to operators (`last_error`); it never holds a key or content. `bench_s`:
@@ -248,8 +245,7 @@ class Observe:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """Ends a lease. Idempotent: an id that is unknown or already settled is ignored.
 
     `used_tokens`: what was really used (input and output), None when unknown: then the

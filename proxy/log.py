@@ -157,7 +157,12 @@ def text_line(fields: dict[str, Plain], traceback: str | None) -> str:
 
     A traceback follows on lines that begin with a bar.
     """
-    line = " ".join([f"{name}={_quoted(value)}" for name, value in fields.items()])
+    line = " ".join(
+        [
+            f"{name}={value if type(value) is int else _quoted(value)}"
+            for name, value in fields.items()
+        ]
+    )
     if traceback is None:
         return line
     return "\n  | ".join([line, *map(_escaped, traceback.split("\n"))])

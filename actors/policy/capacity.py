@@ -58,12 +58,13 @@ class Capacity:
 
     def _room(self, quota: Quota | None, now: float) -> _Room:
         if quota is not None:
-            free, limit = quota.free(now), quota.limit.value(now)
-            if free is not None and limit is not None:
-                return _Room(free, limit, quota)
-        return _Room(
-            self.account.free(now) + self._learned_charge(now), self.account.limit_tokens, None
-        )
+            limit = quota.limit.value(now)
+            if limit is not None:
+                return _Room(limit - quota.counted(now), limit, quota)
+        # Alone, a model without a limit of its own has no others to make room for.
+        alone = len(self.quotas) == (0 if quota is None else 1)
+        others = 0 if alone else self._learned_charge(now)
+        return _Room(self.account.free(now) + others, self.account.limit_tokens, None)
 
     def _learned_charge(self, now: float) -> int:
         """What the books hold of models that have a limit of their own."""
@@ -91,7 +92,6 @@ class Capacity:
         quota = self.quotas.get(model)
         if quota is None:
             quota = self._new_quota(model, now)
-        assert tokens <= self._room(quota, now).free, "reserved beyond the limit"
         self.account.reserve(lease_id, tokens, now)
         quota.reserve(lease_id, tokens, now)
 

@@ -186,7 +186,7 @@ class Attempts:
         tokens = await self._means.count(
             call.operation.estimate, call.document, call.model, body_bytes=len(call.body)
         )
-        return replace(demand, input_low=tokens, input_likely=tokens, input_high=tokens)
+        return demand._replace(input_low=tokens, input_likely=tokens, input_high=tokens)
 
     # -- one attempt -----------------------------------------------------------------------
 
