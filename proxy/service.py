@@ -31,7 +31,6 @@ from proxy.request_log import RequestLog
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
-from proxy.tokens import vocabulary
 from proxy.tokens.output import Allowance
 from proxy.upstream.address import AddressBook
 from proxy.upstream.dial import SocketDialer
@@ -39,11 +38,10 @@ from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from quart_trio import QuartTrio
 
-    from actors.messages import Instance
     from actors.store import ConfigStore, StateStore
     from proxy.exchange.record import RequestRecord
     from proxy.server.connections import ConnectionStatistics
@@ -157,7 +155,6 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             await services.start(watch.run)
             services.start_soon(request_log.run)
             services.start_soon(loop_lag.run)
-            await _load_vocabularies(await system.administration.read())
             try:
                 yield Service(exchange, app, system, listening)
             finally:
@@ -195,15 +192,6 @@ class Recorded(NamedTuple):
     def add(self, record: RequestRecord) -> None:
         self.recent.add(record)
         self.log.add(record)
-
-
-async def _load_vocabularies(instances: Mapping[str, Instance]) -> None:
-    """Loads what is certain to be needed while nobody waits: building a vocabulary holds the
-    interpreter for a tenth of a second. The others are loaded when a count first matters."""
-    configs = [instance.config for instance in instances.values()]
-    counted = {model for one in configs if one.max_input_tokens for model in one.models()}
-    for model in counted:
-        await vocabulary.load(model)
 
 
 def _app(
