@@ -28,9 +28,17 @@ class MemoryClient:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    async def ask(self, ask: Ask, number: int, request_id: str) -> Reply:
-        """Returns when the whole answer is there. `number`: unlike that of any other prompt."""
-        request = _Request(prompts.path(ask.model), prompts.body(ask, number), request_id)
+    async def ask(self, ask: Ask, number: int, request_id: str, retries: int) -> Reply:
+        """Returns when the whole answer is there. `number`: unlike that of any other prompt.
+
+        `retries`: how often it has been asked before; the official SDKs tell that too.
+        """
+        headers = [
+            _JSON,
+            (b"x-request-id", request_id.encode()),
+            (b"x-stainless-retry-count", b"%d" % retries),
+        ]
+        request = _Request(prompts.path(ask.model), headers, prompts.body(ask, number))
         writer = _Writer()
         await self._exchange.handle(request, writer)
         return Reply(writer.status, _retry_after_s(writer.headers))
@@ -46,11 +54,11 @@ class _Request:
 
     __slots__ = ("_body", "headers", "method", "path", "query")
 
-    def __init__(self, path: str, body: bytes, request_id: str) -> None:
+    def __init__(self, path: str, headers: Headers, body: bytes) -> None:
         self.method = "POST"
         self.path = path
         self.query = b""
-        self.headers: Headers = [_JSON, (b"x-request-id", request_id.encode())]
+        self.headers = headers
         self._body = body
 
     async def read_chunk(self) -> bytes:

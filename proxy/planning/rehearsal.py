@@ -64,7 +64,7 @@ class Scenario:
 
 
 class Client(Protocol):
-    async def ask(self, ask: Ask, number: int, request_id: str) -> Reply: ...
+    async def ask(self, ask: Ask, number: int, request_id: str, retries: int) -> Reply: ...
 
 
 def rehearse(
@@ -157,14 +157,14 @@ class Rehearsal:
         return self._findings
 
     async def _ask(self, client: Client, ask: Ask, number: int) -> None:
-        reply = await client.ask(ask, number, str(number))
+        reply = await client.ask(ask, number, str(number), 0)
         if reply.status != 429 or reply.retry_after_s is None:
             return
         back_at = trio.current_time() + reply.retry_after_s
         in_time = back_at < self._findings.began_at + self._findings.duration_s
         if in_time and self._rng.random() < self._traffic.spec.returning_share:
             await trio.sleep_until(back_at)
-            await client.ask(ask, number, str(number) + _AGAIN)
+            await client.ask(ask, number, str(number) + _AGAIN, 1)
 
     async def _sample(self, waiting: Callable[[], int]) -> None:
         for second in range(math.ceil(self._findings.duration_s) + 1):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.planning.findings import Findings, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+AT_ONCE_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Figures:
     counted_tokens: float
     capacity_tokens: float
     waits_s: tuple[float, ...]
+    refusal_waits_s: tuple[float, ...]
     returned: int
     returned_served: int
 
@@ -42,6 +45,13 @@ class Figures:
     def true_refusals(self) -> float | None:
         """Of those who came back: how many were served then. None if nobody came back."""
         return self.returned_served / self.returned if self.returned else None
+
+    @property
+    def refused_at_once(self) -> float:
+        """Of the clients that were refused: how many had not waited first."""
+        if not self.refusal_waits_s:
+            return 1.0
+        return sum(wait < AT_ONCE_S for wait in self.refusal_waits_s) / len(self.refusal_waits_s)
 
     def wait_s(self, share: float) -> float:
         """The wait for capacity that `share` of those who were served did not exceed."""
@@ -61,6 +71,7 @@ def figures(findings: Findings, since_s: int, until_s: int) -> Figures:
         counted_tokens=sum(instance.counted_tokens for instance in each),
         capacity_tokens=sum(instance.capacity_tokens for instance in each),
         waits_s=tuple(clients.waits_s),
+        refusal_waits_s=tuple(clients.refusal_waits_s),
         returned=clients.returned,
         returned_served=clients.returned_served,
     )
@@ -77,6 +88,7 @@ def together(runs: Sequence[Figures]) -> Figures:
         counted_tokens=sum(run.counted_tokens for run in runs),
         capacity_tokens=sum(run.capacity_tokens for run in runs),
         waits_s=tuple(sorted(wait for run in runs for wait in run.waits_s)),
+        refusal_waits_s=tuple(sorted(wait for run in runs for wait in run.refusal_waits_s)),
         returned=sum(run.returned for run in runs),
         returned_served=sum(run.returned_served for run in runs),
     )
@@ -90,6 +102,7 @@ class Bars:
     most_upstream_refused: float | None = None
     least_let_through: float | None = None
     least_true_refusals: float | None = None
+    least_refused_at_once: float | None = None
 
     def missed(self, found: Figures) -> Iterator[str]:
         """What `found` falls short of, in words."""
@@ -107,6 +120,12 @@ class Bars:
         share = self.least_let_through
         if share is not None and found.let_through < share:
             yield f"{found.let_through:.2%} of the capacity was used, at least {share:.2%} must be"
+        share = self.least_refused_at_once
+        if share is not None and found.refused_at_once < share:
+            yield (
+                f"{found.refused_at_once:.1%} of {len(found.refusal_waits_s)} refusals came at once, "
+                f"at least {share:.1%} must"
+            )
         true, least = found.true_refusals, self.least_true_refusals
         if least is not None and true is not None and true < least:
             yield (

@@ -88,12 +88,16 @@ class SocketClient:
         self._url = url
         self._asked_at = asked_at
 
-    async def ask(self, ask: Ask, number: int, request_id: str) -> Reply:
+    async def ask(self, ask: Ask, number: int, request_id: str, retries: int) -> Reply:
         self._asked_at[request_id] = trio.current_time()
         response = await self._client.post(
             self._url + prompts.path(ask.model),
             content=prompts.body(ask, number),
-            headers={"content-type": "application/json", "x-request-id": request_id},
+            headers={
+                "content-type": "application/json",
+                "x-request-id": request_id,
+                "x-stainless-retry-count": str(retries),
+            },
         )
         told = response.headers.get("retry-after-ms")
         return Reply(response.status_code, None if told is None else int(told) / 1000)

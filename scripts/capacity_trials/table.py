@@ -18,7 +18,8 @@ HEAD = (
     "upstream 429s of calls",
     "let through",
     "wait p50 / p99 / longest",
-    "came back in time: served",
+    "refused at once",
+    "came back when told: served",
     "bars",
 )
 
@@ -39,6 +40,7 @@ def _cells(trial: Trial, stretch: Stretch, found: Figures, missed: list[str]) ->
     yield f"{found.upstream_refused:.2%}"
     yield f"{found.let_through:.1%}"
     yield " / ".join(f"{found.wait_s(share):.1f}" for share in (0.5, 0.99, 1.0)) + " s"
+    yield "–" if not found.refusal_waits_s else f"{found.refused_at_once:.0%}"
     true = found.true_refusals
     yield "–" if true is None else f"{true:.1%} of {found.returned}"
     yield "met" if not missed else f"missed: {len(missed)}"

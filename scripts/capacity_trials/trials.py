@@ -90,14 +90,12 @@ def capacity_per_minute(specs: ResourceSpecs) -> float:
     )
 
 
-def _changed(name: str, **changes: Any) -> Trial:
+def _changed(name: str, load: float, the_minute: Bars, afterwards: Bars, **changes: Any) -> Trial:
     """A trial in which what the resources let through changes all of a sudden."""
     recovered_s = CHANGE_S + 60
-    the_minute = Bars(most_upstream_refused=0.1)
-    afterwards = Bars(most_upstream_refused=0.01, least_let_through=0.9)
     return Trial(
         name,
-        0.9,
+        load,
         (
             Stretch("the minute of the change", the_minute, CHANGE_S, recovered_s),
             Stretch("afterwards", afterwards, recovered_s),
@@ -106,6 +104,10 @@ def _changed(name: str, **changes: Any) -> Trial:
         changes=changes,
     )
 
+
+_STRANGER: Final = ((float(CHANGE_S), 0.3),)
+_CALM: Final = Bars(most_client_refusals=0, most_upstream_refused=0.005)
+_NO_STORM: Final = Bars(most_upstream_refused=0.05)
 
 TRIALS: Final = (
     Trial(
@@ -119,7 +121,12 @@ TRIALS: Final = (
         (
             Stretch(
                 "settled",
-                Bars(most_upstream_refused=0.01, least_let_through=0.97, least_true_refusals=0.95),
+                Bars(
+                    most_upstream_refused=0.01,
+                    least_let_through=0.97,
+                    least_true_refusals=0.95,
+                    least_refused_at_once=0.9,
+                ),
                 SETTLED_S,
             ),
         ),
@@ -134,7 +141,28 @@ TRIALS: Final = (
         bursts=(Burst(every_s=40, lasts_s=30, times=0, from_s=10),),
         max_wait_s=20.0,
     ),
-    _changed("stranger", stranger=((float(CHANGE_S), 0.3),)),
-    _changed("stranger, clocks off", stranger=((float(CHANGE_S), 0.3),), clock_skew_s=5.0),
-    _changed("lowered limits", effective=((float(CHANGE_S), 0.6),)),
+    _changed("stranger", 0.6, _NO_STORM, _CALM, stranger=_STRANGER),
+    _changed("stranger, clocks off", 0.6, _NO_STORM, _CALM, stranger=_STRANGER, clock_skew_s=5.0),
+    _changed(
+        "stranger, overload",
+        0.9,
+        Bars(most_upstream_refused=0.1),
+        Bars(most_upstream_refused=0.03, least_let_through=0.95),
+        stranger=_STRANGER,
+    ),
+    _changed(
+        "stranger, overload, clocks off",
+        0.9,
+        Bars(most_upstream_refused=0.1),
+        Bars(most_upstream_refused=0.05, least_let_through=0.95),
+        stranger=_STRANGER,
+        clock_skew_s=5.0,
+    ),
+    _changed(
+        "lowered limits",
+        0.9,
+        _NO_STORM,
+        Bars(most_upstream_refused=0.01, least_let_through=0.92),
+        effective=((float(CHANGE_S), 0.6),),
+    ),
 )
