@@ -107,28 +107,21 @@ class Bars:
     def missed(self, found: Figures) -> Iterator[str]:
         """What `found` falls short of, in words."""
         if found.client_errors:
-            yield f"{found.client_errors} clients got an error"
-        most = self.most_client_refusals
-        if most is not None and found.client_refusals > most:
-            yield f"{found.client_refusals} clients were refused, at most {most} may be"
-        share = self.most_upstream_refused
-        if share is not None and found.upstream_refused > share:
-            yield (
-                f"{found.calls_refused} of {found.calls} upstream calls "
-                f"({found.upstream_refused:.2%}) were answered 429, at most {share:.2%} may be"
-            )
-        share = self.least_let_through
-        if share is not None and found.let_through < share:
-            yield f"{found.let_through:.2%} of the capacity was used, at least {share:.2%} must be"
-        share = self.least_refused_at_once
-        if share is not None and found.refused_at_once < share:
-            yield (
-                f"{found.refused_at_once:.1%} of {len(found.refusal_waits_s)} refusals came at once, "
-                f"at least {share:.1%} must"
-            )
-        true, least = found.true_refusals, self.least_true_refusals
-        if least is not None and true is not None and true < least:
-            yield (
-                f"{true:.1%} of {found.returned} clients that came back when told to were served, "
-                f"at least {least:.1%} must be"
-            )
+            yield f"clients that got another error: {found.client_errors}, must be none"
+        for what, value, most in (
+            ("clients refused", found.client_refusals, self.most_client_refusals),
+            ("upstream calls answered 429", found.upstream_refused, self.most_upstream_refused),
+        ):
+            if most is not None and value > most:
+                yield f"{what}: {_shown(value)}, must be at most {_shown(most)}"
+        for what, share, least in (
+            ("capacity used", found.let_through, self.least_let_through),
+            ("came back when told to, served", found.true_refusals, self.least_true_refusals),
+            ("refused at once", found.refused_at_once, self.least_refused_at_once),
+        ):
+            if least is not None and share is not None and share < least:
+                yield f"{what}: {_shown(share)}, must be at least {_shown(least)}"
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2%}"
