@@ -160,7 +160,9 @@ class Attempts:
         started = trio.current_time()
         while True:
             try:
-                answer = await self._means.leases.acquire(demand, self._wait_until, self._excluded)
+                answer = await self._means.leases.acquire(
+                    demand, self._wait_until, self._excluded, self._affinity, self._priority
+                )
             except InstanceCrashed:
                 crashes += 1
                 if crashes == MAX_CRASHES:

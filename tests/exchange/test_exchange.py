@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -509,3 +510,29 @@ async def test_an_upload_is_streamed_and_repeated_elsewhere_from_its_start() -> 
         assert (await b.send(request)).status == 200
         assert received == [FORM, FORM.replace(b"\r\nwhisper\r\n", b"\r\nwhisper-large\r\n")]
         assert b.upstream.requests[1].body.length == len(FORM) + 6  # type: ignore[union-attr]
+
+
+async def test_requests_with_one_cache_key_meet_one_instance() -> None:
+    configs = [instance_config(name, max_tpm=10**6) for name in ("a", "b", "c", "d")]
+    answers = {config.name: [completion() for _ in range(10)] for config in configs}
+    async with bench(*configs, **answers) as b:
+        for tenant in ("x", "y", "z"):
+            for _ in range(3):
+                await b.send(chat(prompt_cache_key=tenant))
+        met = [record.instance for record in b.records]
+        assert [len(set(met[i : i + 3])) for i in (0, 3, 6)] == [1, 1, 1]
+        assert len(set(met)) > 1
+
+
+async def test_of_those_who_wait_the_more_urgent_goes_first(autojump_clock: object) -> None:
+    answers = [completion(input_tokens=9, output_tokens=91) for _ in range(3)]
+    async with bench(instance_config("one", max_tpm=120), one=answers) as b:
+        await b.send(chat(max_tokens=100))
+        b.exchange._means = replace(b.exchange._means, max_wait_s=200.0)
+        async with trio.open_nursery() as nursery:
+            for name, urgency in (("late", b"200"), ("soon", b"1")):
+                request = chat(max_tokens=100)
+                request.headers = [(b"x-request-id", name.encode()), (b"x-priority", urgency)]
+                nursery.start_soon(b.send, request)
+                await trio.lowlevel.checkpoint()
+        assert [record.id for record in b.records[1:]] == ["soon", "late"]
