@@ -20,9 +20,6 @@ from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
 from proxy.exchange.record import RecentRequests
-from proxy.front import http2
-from proxy.front.app import create_app
-from proxy.front.explain import RouteExplanations
 from proxy.metrics.exposition import Exposition
 from proxy.metrics.loop_lag import LoopLag
 from proxy.metrics.requests import RequestMetrics
@@ -77,7 +74,7 @@ async def serve_with_stores(
             partial(
                 serve,
                 service.exchange,
-                service.app,
+                service.load_app,
                 host=settings.host,
                 port=settings.port,
                 limits=_limits(settings),
@@ -108,10 +105,13 @@ class Listening:
 
 
 class Service(NamedTuple):
-    """Running actors behind the two things that a listener needs; it reports to `listening`."""
+    """Running actors behind the two things that a listener needs; it reports to `listening`.
+
+    `load_app`: blocks and takes long; may be called once, in any thread.
+    """
 
     exchange: Exchange
-    app: QuartTrio
+    load_app: Callable[[], QuartTrio]
     system: System
     listening: Listening
 
@@ -123,7 +123,6 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     What requests lean on outlives the block, whatever ends it: leases are settled, the state is
     saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
     """
-    http2.install()
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
         system = _system(settings, *stores)
         watch = Watch()
@@ -148,15 +147,14 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             unrecorded=lambda: request_log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
-        explanations = RouteExplanations(system.leases, recent, means, system.clock)
-        app = _app(settings, system, exchange, metrics, explanations)
+        load_app = partial(_app, settings, system, exchange, metrics, means, recent)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
             services.start_soon(request_log.run)
             services.start_soon(loop_lag.run)
             try:
-                yield Service(exchange, app, system, listening)
+                yield Service(exchange, load_app, system, listening)
             finally:
                 pools.close()
                 services.cancel_scope.cancel()
@@ -199,15 +197,22 @@ def _app(
     system: System,
     exchange: Exchange,
     metrics: Exposition,
-    explanations: RouteExplanations,
+    means: Means,
+    recent: RecentRequests,
 ) -> QuartTrio:
+    # Imported here because the listener does not wait for it: see `proxy.server.late_app`.
+    from proxy.front import http2
+    from proxy.front.app import create_app
+    from proxy.front.explain import RouteExplanations
+
+    http2.install()
     metrics_key = settings.metrics_api_key
     return create_app(
         administration=system.administration,
         exchange=exchange,
         ready=system.supervisor.can_serve,
         earlier_data=EarlierData(settings.instance_data_file),
-        explanations=explanations,
+        explanations=RouteExplanations(system.leases, recent, means, system.clock),
         metrics=metrics,
         admin_key=settings.admin_api_key.get_secret_value(),
         metrics_key=None if metrics_key is None else metrics_key.get_secret_value(),

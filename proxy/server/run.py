@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 async def serve(
     exchange: Exchange,
-    app: ASGIFramework,
+    load_app: Callable[[], ASGIFramework],
     *,
     host: str,
     port: int,
@@ -39,16 +39,16 @@ async def serve(
 ) -> None:
     """Serves on `host` and `port` until a signal stops it; returns when all is closed.
 
-    Requests for `exchange` go there directly, everything else to `app`. Reports the URLs that it
-    serves (several when `host` has several addresses). SIGTERM or SIGINT: `on_drain` is called,
-    then requests in hand have `drain_s` to finish; a second one ends everything at once. SIGHUP:
-    `on_hangup` is called. Must run in the main thread, because of the signals. `on_start` gets
-    the server, to read its statistics.
+    Requests for `exchange` go there directly, everything else to what `load_app` gives. Reports
+    the URLs that it serves (several when `host` has several addresses). SIGTERM or SIGINT:
+    `on_drain` is called, then requests in hand have `drain_s` to finish; a second one ends
+    everything at once. SIGHUP: `on_hangup` is called. Must run in the main thread, because of the
+    signals. `on_start` gets the server, to read its statistics.
 
     Errors: `ListenFailed`; what the app's start raises, in a group.
     """
     listeners = await open_listeners(host, port, backlog=limits.backlog)
-    server = Server(exchange, app, limits=limits, tls=tls)
+    server = Server(exchange, load_app, limits=limits, tls=tls)
     if on_start is not None:
         on_start(server)
     async with trio.open_nursery() as nursery:

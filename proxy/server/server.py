@@ -13,11 +13,12 @@ from proxy.server.client_socket import ClientSocket
 from proxy.server.connection import Connection
 from proxy.server.connections import Connections, ConnectionStatistics
 from proxy.server.departures import open_departures
-from proxy.server.handover import AppServer
+from proxy.server.late_app import LateApp
 from proxy.server.listen import url
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from hypercorn.typing import ASGIFramework
 
@@ -41,18 +42,19 @@ class Server:
     def __init__(
         self,
         exchange: Exchange,
-        app: ASGIFramework,
+        load_app: Callable[[], ASGIFramework],
         *,
         limits: Limits,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`load_app`: see `LateApp`."""
         self.exchange = exchange
         self.limits = limits
         self.draining = False
         self.now = trio.current_time()
         self.date = date_line()
         self._tls = tls
-        self._app_server = AppServer(app, limits)
+        self._app = LateApp(load_app, limits)
         self._connections = Connections(limits)
         self._departures = open_departures()
         self._accepting = trio.CancelScope()
@@ -68,25 +70,30 @@ class Server:
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Starts the app, serves until drained or aborted, stops the app; closes `listeners`.
+        """Serves until drained or aborted; closes `listeners`.
 
-        Reports the URLs once connections are accepted. Errors: what the app's start or stop
-        raises, in a group.
+        Connections are accepted at once, and while the exchange answers already the app is
+        loaded and started; the URLs are reported when that is done too. Errors: what the app's
+        start or stop raises, in a group.
         """
+        urls = [url(one, tls=self._tls is not None) for one in listeners]
+        loaded = False
         try:
             async with trio.open_nursery() as app:
-                await app.start(self._app_server.run)
                 async with trio.open_nursery() as watches:
                     watches.start_soon(self._departures.run)
                     watches.start_soon(self._tick)
                     with self._serving:
                         async with trio.open_nursery() as clients:
                             clients.start_soon(self._accept, listeners, clients)
-                            urls = [url(one, tls=self._tls is not None) for one in listeners]
+                            await app.start(self._app.run)
+                            loaded = True
                             task_status.started(urls)
                     watches.cancel_scope.cancel()
+                if not loaded:  # aborted before that; whoever waits for the start need not
+                    task_status.started(urls)
                 self._ended.set()
-                self._app_server.stop()
+                self._app.stop()
         finally:
             self._ended.set()
             for listener in listeners:
@@ -102,7 +109,7 @@ class Server:
         """
         self.draining = True
         self._accepting.cancel()
-        await self._app_server.drain()
+        await self._app.drain()
         self._connections.retire_all()
         with trio.move_on_after(deadline_s):
             await self._ended.wait()
@@ -161,7 +168,7 @@ class Server:
         """Hands a connection to Hypercorn until it ends (see `connection.Host`)."""
         # Hypercorn reads all the time and notices by itself when the client goes.
         self._departures.forget(connection)
-        await self._app_server.take_over(connection, stream, received)
+        await self._app.take_over(connection, stream, received)
 
     async def _tick(self) -> None:
         while True:

@@ -105,7 +105,12 @@ async def _listen(listener: Listener, service: Any, *, task_status: trio.TaskSta
         if listener == "engine":
             urls = await nursery.start(
                 partial(
-                    serve, service.exchange, service.app, host="127.0.0.1", port=0, limits=Limits()
+                    serve,
+                    service.exchange,
+                    service.load_app,
+                    host="127.0.0.1",
+                    port=0,
+                    limits=Limits(),
                 )
             )
         else:
@@ -113,7 +118,10 @@ async def _listen(listener: Listener, service: Any, *, task_status: trio.TaskSta
             config.bind = ["127.0.0.1:0"]
             urls = await nursery.start(
                 partial(
-                    hypercorn.trio.serve, service.app, config, shutdown_trigger=trio.sleep_forever
+                    hypercorn.trio.serve,
+                    service.load_app(),
+                    config,
+                    shutdown_trigger=trio.sleep_forever,
                 )
             )
         task_status.started(urls[0])

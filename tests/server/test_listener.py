@@ -371,7 +371,7 @@ async def test_an_app_that_can_not_start_stops_the_start():
         raise RuntimeError("no database")
 
     listeners = await open_listeners("127.0.0.1", 0, backlog=1)
-    server = Server(ScriptedExchange(), app, limits=Limits())
+    server = Server(ScriptedExchange(), lambda: app, limits=Limits())
     reported = []
     with pytest.RaisesGroup(
         pytest.RaisesExc(LifespanFailureError, match="no database"), flatten_subgroups=True

@@ -36,7 +36,7 @@ async def handle(reader, writer):
 async def main():
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(partial(
-            serve, ScriptedExchange(handle), small_app(), host="127.0.0.1", port=0,
+            serve, ScriptedExchange(handle), small_app, host="127.0.0.1", port=0,
             limits=Limits(), drain_s=float(sys.argv[1]),
             on_drain=lambda: print("draining", flush=True),
             on_hangup=lambda: print("hangup", flush=True),
