@@ -110,6 +110,8 @@ class Leases:
         excluded: frozenset[str] = frozenset(),
         affinity: int | None = None,
         priority: int = 100,
+        *,
+        again: bool = False,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
 
@@ -118,7 +120,7 @@ class Leases:
         """
         reply: Reply[Answer] = Reply()
         ask = Acquire(
-            LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity, priority
+            LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity, priority, again
         )
         try:
             self._router.mailbox.offer(ask)

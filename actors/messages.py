@@ -41,6 +41,10 @@ LeaseId = NewType("LeaseId", int)
 """Unique in the process; named by the requester before anybody has granted anything."""
 
 
+Rank: TypeAlias = "tuple[int, bool]"
+"""Of those who wait; lower is earlier. See `Acquire.rank`."""
+
+
 class Demand(NamedTuple):
     """What one request needs, in tokens.
 
@@ -107,7 +111,8 @@ class Acquire(NamedTuple):
 
     `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
     shares with requests that should meet the same instance if there is room. `priority`: its
-    place among those that wait; lower is earlier.
+    place among those that wait; lower is earlier. `again`: it was refused before and comes back
+    when it was told to; the requester claims it, the router checks it.
     """
 
     lease_id: LeaseId
@@ -117,6 +122,12 @@ class Acquire(NamedTuple):
     excluded: frozenset[str] = frozenset()
     affinity: int | None = None
     priority: int = 100
+    again: bool = False
+
+    @property
+    def rank(self) -> Rank:
+        """Who comes before whom, whatever their age: those who were told to come back first."""
+        return self.priority, not self.again
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The waiting line: requests that no instance can admit now and one will in time.
 
-By priority, and oldest first within one; bounded in number. Age is the order of the lease ids, so
+By rank, and oldest first within one; bounded in number. Age is the order of the lease ids, so
 an ask that comes back from an instance finds its old place. One list per model, because whatever
 keeps the oldest ask for a model waiting mostly keeps the rest of that model waiting too.
 """
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from actors.messages import Acquire, LeaseId
+    from actors.messages import Acquire, LeaseId, Rank
 
-Place: TypeAlias = "tuple[int, LeaseId]"
-"""Priority, lower first, and lease id."""
+Place: TypeAlias = "tuple[Rank, LeaseId]"
 NEVER: Final = float("inf")
 LOOK_AHEAD: Final = 4
 """How many of one model are looked at in one go although those before them have to wait: they
@@ -28,7 +27,7 @@ SPARE_DEADLINES: Final = 64
 
 
 class WaitingLine:
-    """Asks by priority and age. Synchronous; `now` is trio time in seconds.
+    """Asks by rank and age. Synchronous; `now` is trio time in seconds.
 
     Cost: O(log n) per call, and moving a few kilobytes of pointers for thousands that wait.
     """
@@ -46,9 +45,9 @@ class WaitingLine:
         return len(self._asks) >= self.limit
 
     def join(self, ask: Acquire) -> None:
-        """Takes the place that its priority and age give `ask`. The caller has checked `full`."""
+        """Takes the place that its rank and age give `ask`. The caller has checked `full`."""
         self._asks[ask.lease_id] = ask
-        insort(self._queues.setdefault(ask.demand.model, []), (ask.priority, ask.lease_id))
+        insort(self._queues.setdefault(ask.demand.model, []), (ask.rank, ask.lease_id))
         heapq.heappush(self._deadlines, (ask.wait_until, ask.lease_id))
 
     def leave(self, lease_id: LeaseId) -> bool:
@@ -57,7 +56,7 @@ class WaitingLine:
         if ask is None:
             return False
         queue = self._queues[ask.demand.model]
-        del queue[bisect_left(queue, (ask.priority, lease_id))]
+        del queue[bisect_left(queue, (ask.rank, lease_id))]
         if not queue:
             del self._queues[ask.demand.model]
         if len(self._deadlines) > 2 * len(self._asks) + SPARE_DEADLINES:
@@ -66,7 +65,7 @@ class WaitingLine:
         return True
 
     def oldest_first(self, blocked: Container[str]) -> Iterator[Acquire]:
-        """Those who wait, by priority and age. The caller may let the one that it was given leave.
+        """Those who wait, by rank and age. The caller may let the one that it was given leave.
 
         Left out: models that the caller has put into `blocked` by then, and what stands behind
         `LOOK_AHEAD` asks for its model that stayed.

@@ -43,21 +43,21 @@ class Pace:
         for window in self._windows:
             window.add(requests, now)
 
-    def free(self, now: float) -> bool:
-        """Whether one more request may be sent now."""
+    def free(self, now: float, ahead: int = 0) -> bool:
+        """Whether one more request may be sent now, after `ahead` others."""
         limit = self.limit.value(now)
         return limit is None or all(
-            window.total(now) < share
+            window.total(now) + ahead < share
             for window, share in zip(self._windows, _shares(limit), strict=True)
         )
 
-    def earliest(self, now: float) -> float:
-        """When one more request may be sent."""
+    def earliest(self, now: float, ahead: int = 0) -> float:
+        """When one more request may be sent, if `ahead` others are sent before it."""
         limit = self.limit.value(now)
         if limit is None:
             return now
         times = [
-            window.falls_to(share - 1, now)
+            window.fits(1, share, now, ahead)
             for window, share in zip(self._windows, _shares(limit), strict=True)
         ]
         return max(time for time in times if time is not None)

@@ -58,14 +58,22 @@ class Quota:
         limit = self.limit.value(now)
         return None if limit is None else limit - self.counted(now)
 
-    def earliest(self, tokens: int, now: float) -> float | None:
-        """When `tokens` will be free if nothing else is sent; None if they exceed the limit.
+    def earliest(self, tokens: int, now: float, ahead: int = 0) -> float | None:
+        """When `tokens` will be free if nothing else is sent but `ahead`, before them; None if they
+        exceed the limit.
 
         There must be a known limit.
         """
         limit = self.limit.value(now)
         assert limit is not None
-        return self._charge.falls_to(floor((limit - tokens) / self.ratio.value()), now)
+        ratio = self.ratio.value()
+        if not ahead:
+            return self._charge.falls_to(floor((limit - tokens) / ratio), now)
+        if tokens > limit:
+            return None
+        # In tokens of ours, of which the limiter counts `ratio`, there is room for more of them.
+        room = floor(limit / ratio)
+        return self._charge.fits(min(ceil(tokens / ratio), room), room, now, ahead)
 
     def utilization(self, now: float) -> float:
         """Count as a share of the limit; 0.0 while no limit is known."""

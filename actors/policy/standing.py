@@ -14,7 +14,7 @@ from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
 from actors.policy.entries import packed
-from actors.policy.headroom import Obstacle
+from actors.policy.headroom import NOBODY, Obstacle
 
 if TYPE_CHECKING:
     import random
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.clock import WallClock
     from actors.messages import Demand, Evidence, LeaseId, Outcome
     from actors.policy.account import Account
+    from actors.policy.headroom import Ahead
 
 LATENCY_WEIGHT: Final = 0.1
 """Of the newest latency in the moving average: about the last twenty requests count."""
@@ -65,7 +66,7 @@ class Standing:
 
     # -- reading ---------------------------------------------------------------------------
 
-    def assess(self, demand: Demand, now: float) -> Obstacle | None:
+    def assess(self, demand: Demand, now: float, ahead: Ahead = NOBODY) -> Obstacle | None:
         """See `Headroom.assess`. Cost: about 1 µs when there is no obstacle."""
         config = self.config
         if self.retired or self.quarantine is not None or not config.enabled:
@@ -82,10 +83,13 @@ class Standing:
             return Obstacle("count_first")
         limited = self.benches.limited(demand.model, now)
         if limited is not None:
-            return limited
+            return _later(limited, self.capacity.obstacle(demand, now, ahead))
         if not self.breaker.admits(demand.input_likely + demand.output, now):
             return Obstacle("breaker_open", self.breaker.next_admission(now))
-        return self.capacity.obstacle(demand, now)
+        return self.capacity.obstacle(demand, now, ahead)
+
+    def limit_of(self, model: str, now: float) -> str:
+        return self.capacity.limit_of(model, now)
 
     def can_serve(self, now: float) -> bool:
         """Whether it would take some request sooner or later: a full minute does not count."""
@@ -367,6 +371,13 @@ _CONNECTION: Final[dict[bool | None, Any]] = {
     False: "disconnected",
     None: "unknown",
 }
+
+
+def _later(bench: Obstacle, full: Obstacle | None) -> Obstacle:
+    """What is left once the bench has ended: a minute that is full may last longer."""
+    if full is None or full.until is None or bench.until is None or full.until <= bench.until:
+        return bench
+    return bench._replace(until=full.until)
 
 
 def _access(config: InstanceConfig) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Attempts:
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
         )
         self._attempt_at = record.started_at
-        wait_s, answer_s, self._priority = patience(request.headers, means.max_wait_s)
+        wait_s, answer_s, self._priority, self._again = patience(request.headers, means.max_wait_s)
         self._wait_until = record.started_at + wait_s
         self._answer_until = inf if answer_s is None else record.started_at + answer_s
         means.retry_budget.request(record.started_at)
@@ -161,7 +161,12 @@ class Attempts:
         while True:
             try:
                 answer = await self._means.leases.acquire(
-                    demand, self._wait_until, self._excluded, self._affinity, self._priority
+                    demand,
+                    self._wait_until,
+                    self._excluded,
+                    self._affinity,
+                    self._priority,
+                    again=self._again,
                 )
             except InstanceCrashed:
                 crashes += 1
