@@ -110,6 +110,7 @@ class Leases:
         excluded: frozenset[str] = frozenset(),
         affinity: int | None = None,
         priority: int = 100,
+        avoided: frozenset[str] = frozenset(),
         *,
         again: bool = False,
     ) -> Lease | Refused | CountFirst:
@@ -120,7 +121,15 @@ class Leases:
         """
         reply: Reply[Answer] = Reply()
         ask = Acquire(
-            LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity, priority, again
+            LeaseId(next(self._ids)),
+            demand,
+            wait_until,
+            reply,
+            excluded,
+            affinity,
+            priority,
+            avoided,
+            again,
         )
         try:
             self._router.mailbox.offer(ask)

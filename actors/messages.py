@@ -109,7 +109,8 @@ Answer: TypeAlias = Grant | Refused | CountFirst
 class Acquire(NamedTuple):
     """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
 
-    `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
+    `excluded`: instances that this request has already failed on. `avoided`: those that it has
+    met a limit of, which get it only if no other can take it now. `affinity`: 64 bits that it
     shares with requests that should meet the same instance if there is room. `priority`: its
     place among those that wait; lower is earlier. `again`: it was refused before and comes back
     when it was told to; the requester claims it, the router checks it.
@@ -122,6 +123,7 @@ class Acquire(NamedTuple):
     excluded: frozenset[str] = frozenset()
     affinity: int | None = None
     priority: int = 100
+    avoided: frozenset[str] = frozenset()
     again: bool = False
 
     @property

@@ -43,9 +43,11 @@ from actors.policy.explanation import Outlook, explanation
 from actors.policy.headroom import NOBODY, Ahead, Obstacle
 from actors.policy.line import NEVER, WaitingLine
 from actors.policy.promises import Promises
-from actors.policy.refusal import LIMIT_REASONS, earliest, opens_by, refusal
+from actors.policy.refusal import LIMIT_REASONS, opens_by, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actors.mailbox import Mailbox
     from actors.policy.bookings import Limit
     from actors.policy.selection import Pool, Selector
@@ -166,7 +168,8 @@ class Router:
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
         key = ask.affinity
-        for ref in pool.order(now) if key is None else pool.preferring(key, now):
+        refs = pool.order(now) if key is None else pool.preferring(key, now)
+        for ref in _avoiding(ask.avoided, refs) if ask.avoided else refs:
             name = ref.config.name
             if name in ask.excluded:
                 continue
@@ -240,9 +243,8 @@ class Router:
             if limits[name] not in self._claims:
                 self._claims[limits[name]] = hopes[name].until
                 break
-        soonest = earliest(hopes.values())
-        if soonest is not None:
-            self._retry_at = min(self._retry_at, max(soonest, now + PAUSE_S))
+        look_at = min(o.by or NEVER if o.until is None else o.until for o in hopes.values())
+        self._retry_at = min(self._retry_at, max(look_at, now + PAUSE_S))
 
     def _refuse(self, ask: Acquire, answer: Refused, now: float) -> None:
         """Answers, and if it is for a limit, promises the time at which its turn would come."""
@@ -323,6 +325,11 @@ class Router:
 
 def _limit(ref: InstanceRef, ask: Acquire, now: float) -> Limit:
     return ref.config.name, ref.headroom.limit_of(ask.demand.model, now)
+
+
+def _avoiding(names: frozenset[str], refs: Iterable[InstanceRef]) -> list[InstanceRef]:
+    """`refs` in their order, those in `names` last."""
+    return sorted(refs, key=lambda ref: ref.config.name in names)
 
 
 def _offer(ref: InstanceRef, ask: Acquire) -> bool:

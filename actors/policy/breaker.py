@@ -141,12 +141,18 @@ class Breaker:
         """Trio time from which a request of any size is admitted, for all that is known now.
 
         None while the outcome of a request in flight decides: that comes sooner, as a rule, than
-        any time that could be named.
+        `admits_all_from`, the time at which it stops to matter.
         """
         if self._state == "open":
             return max(now, self._until)
         awaited = self._state == "half_open" and self._leases and now < self._until
         return None if awaited else now
+
+    @property
+    def admits_all_from(self) -> float:
+        """Trio time from which a request of any size is admitted whatever becomes of the others;
+        in the past when closed."""
+        return self._until
 
     def granted(self, lease_id: LeaseId, tokens: int, now: float) -> None:
         """A request that `admits` was sent."""

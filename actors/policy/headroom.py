@@ -31,12 +31,14 @@ class Obstacle(NamedTuple):
     """Why an instance can't take a request now.
 
     `until`: trio time at which this obstacle is known to be gone; None when time alone does not
-    remove it. `limit`: the bound that was exceeded, in tokens.
+    remove it. `limit`: the bound that was exceeded, in tokens. `by`: when it is gone at the
+    latest, if it may go at any moment before.
     """
 
     reason: ObstacleReason
     until: float | None = None
     limit: int | None = None
+    by: float | None = None
 
 
 class Ahead(NamedTuple):

@@ -85,7 +85,9 @@ class Standing:
         if limited is not None:
             return _later(limited, self.capacity.obstacle(demand, now, ahead))
         if not self.breaker.admits(demand.input_likely + demand.output, now):
-            return Obstacle("breaker_open", self.breaker.next_admission(now))
+            return Obstacle(
+                "breaker_open", self.breaker.next_admission(now), by=self.breaker.admits_all_from
+            )
         return self.capacity.obstacle(demand, now, ahead)
 
     def limit_of(self, model: str, now: float) -> str:

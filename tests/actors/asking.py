@@ -29,6 +29,7 @@ async def ask(
     *,
     patience_s: float = 0.0,
     excluded: Collection[str] = (),
+    avoided: Collection[str] = (),
     priority: int = 100,
     again: bool = False,
 ) -> Answer:
@@ -37,7 +38,12 @@ async def ask(
         demand = exact(demand)
     wait_until = trio.current_time() + patience_s
     return await system.leases.acquire(
-        demand, wait_until, frozenset(excluded), priority=priority, again=again
+        demand,
+        wait_until,
+        frozenset(excluded),
+        priority=priority,
+        avoided=frozenset(avoided),
+        again=again,
     )
 
 

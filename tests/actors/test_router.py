@@ -22,6 +22,7 @@ from actors.messages import (
     RosterChanged,
     Withdraw,
 )
+from actors.policy.breaker import RAMP_S
 from actors.system import SystemOptions
 
 SMALL, LARGE = (
@@ -44,6 +45,22 @@ async def test_an_excluded_instance_is_passed_over() -> None:
         assert (await lease(system, 10, excluded={"small"})).config.name == "large"
         everywhere = await refused(system, 10, excluded={"small", "large"})
         assert everywhere == Refused("unavailable", tried_all=True)
+
+
+async def test_an_avoided_instance_comes_last_and_is_better_than_none(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
+        avoided = {"small"}
+        assert (await lease(system, 600, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 300, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 80, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 80, avoided=avoided)).config.name == "small"
+        # Which one comes free first decides, not which one is avoided.
+        await system.administration.update_state("large", {"rate_limited_until": 4e9})
+        waiting = await Crowd(system, nursery).join(80, avoided=avoided, patience_s=70)
+        await trio.sleep(61)
+        assert waiting.instance == "small"
 
 
 async def test_a_burst_that_one_instance_declines_goes_on_to_the_next() -> None:
@@ -523,6 +540,18 @@ async def test_a_probe_that_fails_keeps_the_others_waiting_for_the_next(
         assert second.answer is None
         await trio.sleep(2)
         assert isinstance(second.answer, Lease)
+
+
+async def test_a_probe_without_an_end_holds_nobody_longer_than_it_must(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(LARGE) as system, trio.open_nursery() as nursery:
+        until = await take_down(system, "large")
+        crowd = Crowd(system, nursery)
+        probe, second = [await crowd.join(10, patience_s=100) for _ in range(2)]
+        await trio.sleep(90)
+        assert (probe.at, second.at) == (until, until + RAMP_S)
+        assert (probe.instance, second.instance) == ("large", "large")
 
 
 async def test_an_outage_longer_than_patience_is_told_at_once(autojump_clock: MockClock) -> None:
