@@ -6,6 +6,7 @@ mailbox belong to the supervisor and survive this actor's task.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 TURN: Final = 64
 """Messages handled between two checkpoints: well under a millisecond of work."""
+_log = logging.getLogger("actors")
 _NEVER_SENT: Final = Outcome("cancelled", reached=False)
 
 
@@ -112,9 +114,14 @@ class InstanceActor:
         )
 
     def _settle(self, message: Settle, now: float) -> None:
-        self.standing.settle(
+        standing = self.standing
+        standing.settle(
             message.lease_id, message.outcome, message.used_tokens, now, message.evidence
         )
+        if standing.news is not None:
+            news, standing.news = standing.news, None
+            name = standing.config.name
+            _log.warning("instance %s: %s", name, news, extra={"instance": name})
 
     def _announce(self) -> None:
         if self.router.waiting:

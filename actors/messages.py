@@ -216,6 +216,7 @@ OutcomeKind: TypeAlias = Literal[
     "instance_error",  # the instance failed: connection, 408, 5xx, timeout
     "credential_error",  # 401, 403: nothing will work until an operator acts
     "model_error",  # this instance does not have this model
+    "unsupported",  # this instance does not have this operation
     "cancelled",  # the client went away: nobody's fault
 ]
 

@@ -109,18 +109,26 @@ class FakeAnswer:
     closed: bool = False
     deadline: float = math.inf
     """Trio time; `FakeUpstream` sets it."""
+    _due: float = math.inf
+
+    def rewind(self) -> None:
+        """From now on all pieces come again."""
+        self._left = list(self.pieces)
 
     async def read_chunk(self) -> bytes:
         if not hasattr(self, "_left"):
-            self._left = list(self.pieces)
+            self.rewind()
         await trio.lowlevel.checkpoint()
         if self._left:
-            piece = self._left.pop(0)
+            piece = self._left[0]
             if isinstance(piece, bytes):
-                return piece
+                return self._left.pop(0)
+            if math.isinf(self._due):  # a read that was cancelled is taken up again
+                self._due = trio.current_time() + piece[0]
             with trio.move_on_at(self.deadline):
-                await trio.sleep(piece[0])
-                return piece[1]
+                await trio.sleep_until(self._due)
+                self._due = math.inf
+                return self._left.pop(0)[1]
             raise UpstreamFailure("body", "timeout", "not complete in time", answered=True)
         if self.failure is not None:
             raise self.failure
@@ -183,6 +191,7 @@ class FakeUpstream:
             raise answer
         if not isinstance(answer, FakeAnswer):
             answer = await answer(request)
+        answer.rewind()
         if request.whole_s is not None and not is_event_stream(answer.headers):
             answer.deadline = started + request.whole_s
         self.answers.append(answer)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.clock import is_epoch
 from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
-from actors.policy.benches import LONG_AGO, Benches
+from actors.policy.benches import CREDENTIAL_BENCH_S, LONG_AGO, MODEL_BENCH_S, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
 from actors.policy.entries import packed
@@ -62,6 +62,8 @@ class Standing:
         self.connected: bool | None = None
         self.judged = False
         """Whether anything has been learned about its health yet."""
+        self.news: str | None = None
+        """What operators should be told, for whoever tells them to take."""
         self._unknown_fields: dict[str, Any] = {}
 
     # -- reading ---------------------------------------------------------------------------
@@ -159,34 +161,36 @@ class Standing:
 
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
-            case "success":
-                self.breaker.succeeded(lease_id, now)
-                self.successful_requests += 1
+            case "success" | "client_error":
+                if self.breaker.succeeded(lease_id, now):
+                    self.news = "has recovered"
                 self.judged = True
-                if outcome.latency_s is not None:
-                    self._measure(outcome.latency_s * 1000)
+                if outcome.kind == "success":
+                    self.successful_requests += 1
+                    if outcome.latency_s is not None:
+                        self._measure(outcome.latency_s * 1000)
                 return
-            case "client_error":
-                self.breaker.succeeded(lease_id, now)
-                self.judged = True
-                return
-            case "cancelled":
+            case "instance_error":
+                if self.breaker.failed(lease_id, now, outcome.bench_s or 0.0):
+                    open_s = self.breaker.admits_all_from - now
+                    self.news = f"not used for {open_s:.1f} s: {outcome.reason}"
+            case _:
                 self.breaker.released(lease_id)
-                return
+                self._bench(model, outcome, now)
+        if outcome.kind != "cancelled":
+            self._record_error(outcome.reason, now)
+
+    def _bench(self, model: str, outcome: Outcome, now: float) -> None:
+        benches = self.benches
+        match outcome.kind:
             case "rate_limited":
-                self.breaker.released(lease_id)
                 if outcome.limit == "tokens":
                     self.capacity.refused(model, now)
-                self.benches.limit(model, outcome.bench_s, now)
-            case "credential_error":
-                self.breaker.released(lease_id)
-                self.benches.refuse_credential(now)
-            case "model_error":
-                self.breaker.released(lease_id)
-                self.benches.refuse_model(model, now)
-            case "instance_error":
-                self.breaker.failed(lease_id, now)
-        self._record_error(outcome.reason, now)
+                benches.limit(model, outcome.bench_s, now)
+            case "credential_error" if benches.refuse_credential(now):
+                self.news = f"not used for {CREDENTIAL_BENCH_S:g} s: {outcome.reason}"
+            case "model_error" if benches.refuse_model(model, now):
+                self.news = f"not used for {model!r} for {MODEL_BENCH_S:g} s: {outcome.reason}"
 
     def _measure(self, latency_ms: float) -> None:
         average = self.avg_latency_ms

@@ -17,7 +17,6 @@ from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Demand, Outcome, Refused
 from actors.models import UnresolvedReference
 from actors.policy.retry_budget import RetryBudget
-from proxy.errors import ProxyError
 from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
@@ -26,7 +25,7 @@ from proxy.exchange.headers import forwarded, is_event_stream, returned
 from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
-from proxy.exchange.refusals import refusal_error
+from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
@@ -93,6 +92,8 @@ class Failed:
     headers: Headers | None = None
     body: bytes = b""
     failure: UpstreamFailure | None = None
+    ours: bool = False
+    """What was refused is what this proxy had added, and will not add again."""
 
 
 class Attempts:
@@ -113,6 +114,7 @@ class Attempts:
         self._headers = forwarded(request.headers)
         self._query = request.query
         self._excluded: frozenset[str] = frozenset()
+        self._avoided: frozenset[str] = frozenset()
         body = call.body
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
@@ -135,6 +137,8 @@ class Attempts:
                 retry_count = lease.config.retry_count
             if failed is None:
                 return
+            if failed.ours:
+                continue
             if not failed.verdict.elsewhere:
                 await self._relay_failure(failed)
                 return
@@ -145,6 +149,8 @@ class Attempts:
             retries += 1
             if failed.verdict.exclude:
                 self._excluded |= {failed.instance}
+            else:
+                self._avoided |= {failed.instance}
 
     def _may_retry(self) -> bool:
         """Whether the client still waits for an answer, and the service can afford a retry."""
@@ -166,6 +172,7 @@ class Attempts:
                     self._excluded,
                     self._affinity,
                     self._priority,
+                    self._avoided,
                     again=self._again,
                 )
             except InstanceCrashed:
@@ -301,7 +308,7 @@ class Attempts:
         )
         if asked and classify.rejects_stream_options(response.status, body):
             self._means.without_stream_options.add(lease.config.api_base)
-            return replace(failed, verdict=replace(verdict, elsewhere=True))
+            return replace(failed, ours=True)
         return failed
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
@@ -319,7 +326,7 @@ class Attempts:
         if cut.error is not None:
             return self._judged(lease, *_as_answer(cut.error)).outcome
         latency_s = trio.current_time() - self._attempt_at
-        return Outcome("instance_error", reason=cut.reason, reached=True, latency_s=latency_s)
+        return classify.cut(cut.reason, latency_s=latency_s).outcome
 
     def _failed(
         self,
@@ -336,18 +343,14 @@ class Attempts:
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:
-        """Tells the client the failure that stays: as it came, or in our words if none came."""
+        """Tells the client the failure that stays: as it came, or in our words."""
         record = self._record
-        if failed.status is None or failed.headers is None:
-            raise _unreachable(failed.failure)
-        if failed.verdict.outcome.kind == "credential_error":
-            # Not the client's key: it must not be sent looking for a mistake of its own.
-            raise ProxyError(
-                502,
-                "The upstream did not accept this proxy's credentials.",
-                type="server_error",
-                code="upstream_authentication_failed",
-            )
+        if (
+            failed.status is None
+            or failed.headers is None
+            or failed.verdict.rule.told != "as it came"
+        ):
+            raise last_word(failed.verdict.rule.told, failed.failure)
         record.status = failed.status
         record.first_byte_s = trio.current_time() - record.started_at
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
@@ -361,24 +364,7 @@ def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
 
 
 def _more_telling(last: Failed | None, failed: Failed) -> Failed:
-    """Of two failures the one that helps the client more: an answer before a broken connection,
-    and of two answers the rate limit, whose hint says when to come back."""
-    if last is None or last.status is None or failed.status == 429:
+    """Of two failures the one that helps the client more, as the failure table says."""
+    if last is None or failed.verdict.rule.telling >= last.verdict.rule.telling:
         return failed
-    return last if last.status == 429 or failed.status is None else failed
-
-
-def _unreachable(failure: UpstreamFailure | None) -> ProxyError:
-    if failure is not None and failure.kind == "timeout":
-        return ProxyError(
-            504,
-            "The upstream did not answer in time.",
-            type="server_error",
-            code="upstream_timeout",
-        )
-    return ProxyError(
-        502,
-        "The upstream could not be reached, or broke off before answering.",
-        type="server_error",
-        code="upstream_unreachable",
-    )
+    return last

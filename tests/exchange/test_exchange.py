@@ -169,7 +169,7 @@ async def test_a_rate_limit_benches_and_the_next_request_goes_elsewhere_at_once(
     [
         error_answer(400, "content_filter"),
         error_answer(400, "context_length_exceeded"),
-        error_answer(404, "404"),
+        error_answer(404, "not_found"),
         error_answer(413),
         error_answer(422),
     ],

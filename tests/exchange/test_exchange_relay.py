@@ -85,6 +85,37 @@ async def test_an_empty_answer_is_an_answer() -> None:
     assert (writer.status, writer.body) == (204, b"")
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "passes"),
+    [
+        (b'{"id": ', "application/json", False),
+        (b'{"usage":{"prompt_tokens":9,"completion_tokens":4},"id":', "application/json", False),
+        (b'{"a"}', "application/json", False),
+        (b"<html>Gateway</html>", "application/json; charset=utf-8", False),
+        (b"", "application/json", False),
+        (b" \r\n", "Application/JSON", False),
+        (b"[]", "application/json", True),
+        (b' {"data": []}\n', "application/json", True),
+        (b' {"usage":{"prompt_tokens":9,"completion_tokens":4}}\n', "application/json", True),
+        (b"null", "application/json", True),
+        (b'{"id": ', "text/plain", True),
+        (b"", "audio/mpeg", True),
+    ],
+)
+async def test_an_answer_that_is_no_json_is_no_answer(
+    body: bytes, content_type: str, *, passes: bool
+) -> None:
+    answer = FakeAnswer(headers=[(b"content-type", content_type.encode())], pieces=[body])
+    relay, writer = relaying(answer)
+    if passes:
+        await relay.whole()
+        assert writer.body == body
+    else:
+        with pytest.raises(UpstreamFailure, match="no JSON"):
+            await relay.whole()
+        assert not writer.started
+
+
 async def test_a_break_before_the_first_byte_is_the_exchanges_to_absorb() -> None:
     relay, writer = relaying(whole_answer(b"x" * (HELD_BYTES - 1), failure=RESET))
     with pytest.raises(UpstreamFailure):
@@ -294,6 +325,32 @@ async def test_the_start_up_is_held_for_a_bounded_time(
     await relay.stream(drop_usage=False)
     assert MAX_HELD_S <= first[0] - started <= MAX_HELD_S + 5
     assert writer.body.count(b"alive") == 10
+
+
+async def test_the_start_up_is_shown_in_time_although_nothing_follows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    written: list[tuple[float, bytes]] = []
+
+    async def on_write(data: bytes) -> None:
+        written.append((trio.current_time(), data))
+
+    answer = event_stream(ROLE, TEXT, STOP, DONE)
+    role, text, *rest = answer.pieces  # type: ignore[misc]
+    answer.pieces = [(2.0, role), (100.0, text), *rest]
+    relay, writer = relaying(answer)
+    writer._on_write = on_write
+    await relay.stream(drop_usage=False)
+    assert written[:2] == [(2.0 + MAX_HELD_S, role), (102.0, text)]
+    assert writer.finished
+    # As long as there is nothing to show, another instance may still do better.
+    answer = event_stream(TEXT, STOP)
+    answer.pieces = [(100.0, b": alive\n\n"), *answer.pieces]
+    answer.deadline = trio.current_time() + 60
+    relay, writer = relaying(answer)
+    with pytest.raises(UpstreamFailure):
+        await relay.stream(drop_usage=False)
+    assert not writer.started
 
 
 @pytest.mark.parametrize("drop_usage", [True, False])

@@ -355,6 +355,18 @@ async def test_a_body_has_its_time_as_a_whole_unless_it_is_an_event_stream(
             assert trio.current_time() - start == pytest.approx(30, abs=0.02)
 
 
+async def test_a_wait_that_was_given_up_does_not_break_a_silence(autojump_clock: MockClock) -> None:
+    dialer = MemoryDialer([head_of_stream()])
+    async with pools(dialer) as upstream:
+        response = await upstream.send(request(silence_s=10))
+        with trio.move_on_after(4):
+            await response.read_chunk()
+        with pytest.raises(UpstreamFailure, match="timeout"):
+            await response.read_chunk()
+        assert trio.current_time() == pytest.approx(10, abs=0.1)
+        await response.aclose()
+
+
 async def test_framing_alone_does_not_break_a_silence(autojump_clock: MockClock) -> None:
     dialer = MemoryDialer([head_of_stream(), b"5;x="])
     async with pools(dialer) as upstream, trio.open_nursery() as nursery:
