@@ -227,7 +227,8 @@ class Outcome(NamedTuple):
     `reason` is shown to operators (`last_error`); it never holds a key or content. `bench_s`:
     seconds for which the upstream asked to be left alone. `reached`: whether the upstream can
     have counted the request, None when that is unknown. `latency_s`: from sending to the last
-    byte. `limit`: which limit refused it, if that was said.
+    byte. `limit`: which limit refused it, if that was said. `request_id`: whose outcome it is, for
+    the log.
     """
 
     kind: OutcomeKind
@@ -237,6 +238,7 @@ class Outcome(NamedTuple):
     reached: bool | None = None
     latency_s: float | None = None
     limit: Literal["tokens", "requests"] | None = None
+    request_id: str | None = None
 
 
 class Evidence(NamedTuple):

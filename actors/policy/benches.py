@@ -65,17 +65,11 @@ class Benches:
         latest = max(self.limits.values(), default=LONG_AGO)
         return latest if latest > now else None
 
-    def refuse_credential(self, now: float) -> bool:
-        """Whether that begins a bench."""
-        begins = self.credential <= now
+    def refuse_credential(self, now: float) -> None:
         self.credential = max(self.credential, now + CREDENTIAL_BENCH_S)
-        return begins
 
-    def refuse_model(self, model: str, now: float) -> bool:
-        """Whether that begins a bench."""
-        begins = self.models.get(model, LONG_AGO) <= now
+    def refuse_model(self, model: str, now: float) -> None:
         _extend(self.models, model, now + MODEL_BENCH_S)
-        return begins
 
     def limit(self, model: str, hint_s: float | None, now: float) -> None:
         """`hint_s`: how long the upstream asked to be left alone."""

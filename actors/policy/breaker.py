@@ -168,42 +168,34 @@ class Breaker:
         if self._successes == 0:
             self._until = now + RAMP_S
 
-    def succeeded(self, lease_id: LeaseId, now: float) -> bool:
-        """The instance did its work: also when that was to refuse a request that was wrong.
-
-        Whether that closes the breaker.
-        """
+    def succeeded(self, lease_id: LeaseId, now: float) -> None:
+        """The instance did its work: also when that was to refuse a request that was wrong."""
         tokens = self._leave(lease_id)
         if tokens is None:
-            return False
-        recovered = self._recover_in_time(now)
+            return
+        self._recover_in_time(now)
         if self._state == "closed":
             self._consecutive = 0
             self._outcomes.add(1, now)
-            return recovered
+            return
         self._successes += 1
         self._allowance_tokens += 2 * tokens
         if self._successes == 1:
             self._until = now + RAMP_S
-        if self._successes < RAMP_SUCCESSES:
-            return False
-        self._recover()
-        return True
+        if self._successes >= RAMP_SUCCESSES:
+            self._recover()
 
-    def failed(self, lease_id: LeaseId, now: float, asked_s: float = 0.0) -> bool:
-        """The instance failed: no connection, timeout, 408, 5xx, a broken stream. Whether that
-        opens the breaker.
+    def failed(self, lease_id: LeaseId, now: float, asked_s: float = 0.0) -> None:
+        """The instance failed: no connection, timeout, 408, 5xx, a broken stream.
 
         `asked_s`: how long it asked to be left alone; if this opens the breaker, it stays open
         for at least that long, up to MAX_OPEN_S.
         """
         if self._leave(lease_id) is None:
-            return False
+            return
         self._recover_in_time(now)
-        trips = self._state == "half_open" or self._failed_too_often(now)
-        if trips:
+        if self._state == "half_open" or self._failed_too_often(now):
             self._trip(now, asked_s)
-        return trips
 
     def released(self, lease_id: LeaseId) -> None:
         """The lease ended without saying anything about the instance."""
@@ -263,11 +255,9 @@ class Breaker:
         open_s = max(longest_s * self._rng.uniform(0.5, 1.0), min(asked_s, MAX_OPEN_S))
         self._begin_period(until=now + open_s)
 
-    def _recover_in_time(self, now: float) -> bool:
-        recovers = self._state == "half_open" and self._successes > 0 and now >= self._until
-        if recovers:
+    def _recover_in_time(self, now: float) -> None:
+        if self._state == "half_open" and self._successes and now >= self._until:
             self._recover()
-        return recovers
 
     def _recover(self) -> None:
         """What is in flight goes on to count, as evidence of the closed period."""

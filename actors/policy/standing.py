@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.clock import is_epoch
 from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
-from actors.policy.benches import CREDENTIAL_BENCH_S, LONG_AGO, MODEL_BENCH_S, Benches
+from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
 from actors.policy.entries import packed
@@ -62,8 +62,6 @@ class Standing:
         self.connected: bool | None = None
         self.judged = False
         """Whether anything has been learned about its health yet."""
-        self.news: str | None = None
-        """What operators should be told, for whoever tells them to take."""
         self._unknown_fields: dict[str, Any] = {}
 
     # -- reading ---------------------------------------------------------------------------
@@ -162,8 +160,7 @@ class Standing:
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
             case "success" | "client_error":
-                if self.breaker.succeeded(lease_id, now):
-                    self.news = "has recovered"
+                self.breaker.succeeded(lease_id, now)
                 self.judged = True
                 if outcome.kind == "success":
                     self.successful_requests += 1
@@ -171,9 +168,7 @@ class Standing:
                         self._measure(outcome.latency_s * 1000)
                 return
             case "instance_error":
-                if self.breaker.failed(lease_id, now, outcome.bench_s or 0.0):
-                    open_s = self.breaker.admits_all_from - now
-                    self.news = f"not used for {open_s:.1f} s: {outcome.reason}"
+                self.breaker.failed(lease_id, now, outcome.bench_s or 0.0)
             case _:
                 self.breaker.released(lease_id)
                 self._bench(model, outcome, now)
@@ -187,10 +182,10 @@ class Standing:
                 if outcome.limit == "tokens":
                     self.capacity.refused(model, now)
                 benches.limit(model, outcome.bench_s, now)
-            case "credential_error" if benches.refuse_credential(now):
-                self.news = f"not used for {CREDENTIAL_BENCH_S:g} s: {outcome.reason}"
-            case "model_error" if benches.refuse_model(model, now):
-                self.news = f"not used for {model!r} for {MODEL_BENCH_S:g} s: {outcome.reason}"
+            case "credential_error":
+                benches.refuse_credential(now)
+            case "model_error":
+                benches.refuse_model(model, now)
 
     def _measure(self, latency_ms: float) -> None:
         average = self.avg_latency_ms

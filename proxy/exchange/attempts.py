@@ -263,7 +263,13 @@ class Attempts:
         self._settle(
             lease,
             usage,
-            Outcome("success", status=response.status, reached=True, latency_s=latency_s),
+            Outcome(
+                "success",
+                status=response.status,
+                reached=True,
+                latency_s=latency_s,
+                request_id=record.id,
+            ),
             seen,
         )
         return None
@@ -284,6 +290,8 @@ class Attempts:
         self, lease: Lease, outcome: Outcome, used_tokens: int | None, seen: Evidence | None
     ) -> None:
         """Settles the lease and remembers how it went."""
+        if outcome.kind != "success":
+            outcome = outcome._replace(request_id=self._record.id)
         lease.settle(outcome, used_tokens, seen)
         self._record.trail.append(
             AttemptRecord(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import random
 from typing import Any
 
@@ -29,6 +30,7 @@ from actors.messages import (
 from actors.models import InstanceState
 from actors.policy.standing import Standing
 from actors.router import RouterAddress
+from actors.state_log import StateLog
 from actors.system import SystemOptions
 
 ONE = instance_config("one", max_tpm=1000)
@@ -107,7 +109,9 @@ async def test_a_retired_instance_grants_nothing_more_and_ends_with_its_last_lea
 async def test_no_message_is_handled_with_a_checkpoint() -> None:
     address = RouterAddress(Mailbox(10))
     standing = Standing(ONE, random.Random(1))
-    actor = InstanceActor(standing, Mailbox(10), address, WallClock.start())
+    clock = WallClock.start()
+    state_log = StateLog(standing, clock, logging.getLogger("actors"))
+    actor = InstanceActor(standing, Mailbox(10), address, clock, state_log)
     granted: Reply[Answer] = Reply()
     with assert_no_checkpoints():
         for message in (
