@@ -349,6 +349,12 @@ def writer() -> LogWriter | None:
     return None
 
 
+def dropped() -> int:
+    """Lines that were given up since the start because the writer could not keep up."""
+    current = writer()
+    return 0 if current is None else current.dropped
+
+
 def level() -> str:
     """The least important messages that are logged."""
     return logging.getLevelName(logging.getLogger().level)

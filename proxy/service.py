@@ -145,6 +145,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             connections=listening.statistics,
             running=lambda: exchange.running,
             unrecorded=lambda: request_log.dropped,
+            unwritten=log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
         load_app = partial(_app, settings, system, exchange, metrics, means, recent)
