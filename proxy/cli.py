@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actors.models import InstanceConfig
+    from proxy.settings import Settings
 
 _ABOUT_AN_ADDRESS: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -137,9 +138,8 @@ def _serve() -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from actors.store import ConfigStore
-    from proxy.settings import load_settings
 
-    path: Path = options.config or load_settings(os.environ).instance_config_file
+    path: Path = options.config or _checked_settings().instance_config_file
     if options.config is None and not path.exists():
         print(f"{path} does not exist: the service starts without instances.")
         return 0
@@ -154,6 +154,24 @@ def _check(options: argparse.Namespace) -> int:
         print(line)
     print(f"{path} is valid: {_count(len(configs), 'instance')}.")
     return 0
+
+
+def _checked_settings() -> Settings:
+    """The settings, and a certificate that can be used if they name one.
+
+    Errors: `SettingsError`, `CertificateError`.
+    """
+    from proxy.settings import load_settings
+
+    settings = load_settings(os.environ)
+    if settings.tls_cert_file is not None:
+        from proxy.service import certificate_files
+
+        if files := certificate_files(settings):
+            files.context()
+            if warning := files.warning():
+                print(warning, file=sys.stderr)
+    return settings
 
 
 def _table(configs: list[InstanceConfig]) -> Iterator[str]:
@@ -202,10 +220,12 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _failure_to_start(error: BaseException) -> str | None:
     """What an operator has to know and do; None for what is nobody's mistake but ours."""
     from actors.errors import BrokenFile, FileLocked
+    from proxy.server.certificate import CertificateError
     from proxy.server.listen import ListenFailed
     from proxy.settings import SettingsError
 
-    if isinstance(error, BrokenFile | FileLocked | ListenFailed | SettingsError):
+    known = BrokenFile | FileLocked | CertificateError | ListenFailed | SettingsError
+    if isinstance(error, known):
         return str(error)
     if not isinstance(error, OSError):
         return None

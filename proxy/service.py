@@ -25,6 +25,7 @@ from proxy.metrics.loop_lag import LoopLag
 from proxy.metrics.requests import RequestMetrics
 from proxy.metrics.service import ServiceMetrics, Sources
 from proxy.request_log import RequestLog
+from proxy.server.certificate import Files, Renewal
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
@@ -35,6 +36,7 @@ from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
 
     from quart_trio import QuartTrio
@@ -55,7 +57,8 @@ _requests = logging.getLogger("proxy.requests")
 def run(settings: Settings) -> int:
     """Serves until a signal stops it; returns the exit status.
 
-    Errors: `BrokenFile`, `FileLocked` before anything is started; `ListenFailed`.
+    Errors: `BrokenFile`, `FileLocked`, `CertificateError` before anything is started;
+    `ListenFailed`.
     """
     trio.run(serve_with_stores, settings)
     return 0
@@ -69,7 +72,18 @@ async def serve_with_stores(
     Reading the two files blocks, before anything else runs. Errors: as `run`.
     """
     raise_open_file_limit()
+    files = certificate_files(settings)
+    tls = None if files is None else files.context()
+    if files is not None and (warning := files.warning()):
+        _log.warning(warning)
     async with assembled(settings) as service, trio.open_nursery() as nursery:
+        renewal = None if files is None else Renewal(files, service.listening.renew_tls)
+
+        def reload() -> None:
+            service.system.administration.reload_soon()
+            if renewal is not None:
+                nursery.start_soon(renewal.renew)
+
         urls = await nursery.start(
             partial(
                 serve,
@@ -78,8 +92,9 @@ async def serve_with_stores(
                 host=settings.host,
                 port=settings.port,
                 limits=_limits(settings),
+                tls=tls,
                 drain_s=settings.shutdown_timeout_seconds,
-                on_hangup=service.system.administration.reload_soon,
+                on_hangup=reload,
                 on_start=service.listening.start,
             )
         )
@@ -91,6 +106,13 @@ async def serve_with_stores(
             on_ready(urls)
 
 
+def certificate_files(settings: Settings) -> Files | None:
+    """The two files of the settings, None for a service without TLS."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Files(settings.tls_cert_file, settings.tls_key_file)
+
+
 class Listening:
     """The listener, once there is one, for whoever wants to know of its connections."""
 
@@ -99,6 +121,10 @@ class Listening:
 
     def start(self, server: Server) -> None:
         self._server = server
+
+    def renew_tls(self, tls: ssl.SSLContext) -> None:
+        if self._server is not None:
+            self._server.renew_tls(tls)
 
     def statistics(self) -> ConnectionStatistics | None:
         return None if self._server is None else self._server.statistics()

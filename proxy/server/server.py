@@ -61,6 +61,10 @@ class Server:
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
 
+    def renew_tls(self, tls: ssl.SSLContext) -> None:
+        """New connections get `tls`; open ones keep what they have. Never blocks."""
+        self._tls = tls
+
     def statistics(self) -> ConnectionStatistics:
         return self._connections.statistics()
 
