@@ -93,7 +93,9 @@ async def serve_with_stores(
                 port=settings.port,
                 limits=_limits(settings),
                 tls=tls,
+                notice_s=settings.shutdown_delay_seconds,
                 drain_s=settings.shutdown_timeout_seconds,
+                on_drain=service.listening.leave,
                 on_hangup=reload,
                 on_start=service.listening.start,
             )
@@ -118,6 +120,11 @@ class Listening:
 
     def __init__(self) -> None:
         self._server: Server | None = None
+        self.leaving = False
+        """Whether the service has begun to stop."""
+
+    def leave(self) -> None:
+        self.leaving = True
 
     def start(self, server: Server) -> None:
         self._server = server
@@ -174,7 +181,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             unwritten=log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
-        load_app = partial(_app, settings, system, exchange, metrics, means, recent)
+        load_app = partial(_app, settings, system, exchange, metrics, means, recent, listening)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
@@ -226,6 +233,7 @@ def _app(
     metrics: Exposition,
     means: Means,
     recent: RecentRequests,
+    listening: Listening,
 ) -> QuartTrio:
     # Imported here because the listener does not wait for it: see `proxy.server.late_app`.
     from proxy.front import http2
@@ -238,6 +246,7 @@ def _app(
         administration=system.administration,
         exchange=exchange,
         ready=system.supervisor.can_serve,
+        leaving=lambda: listening.leaving,
         earlier_data=EarlierData(settings.instance_data_file),
         explanations=RouteExplanations(system.leases, recent, means, system.clock),
         metrics=metrics,

@@ -122,6 +122,9 @@ class Settings(BaseModel):
     received; then 408."""
     keep_alive_seconds: Seconds = 75.0
     """How long a client connection may stay open without a request."""
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    """How long everybody is still served after SIGTERM, with `/readyz` answering 503, so that a
+    load balancer has stopped sending before connections are refused."""
     shutdown_timeout_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 30.0
     """How long requests may go on after SIGTERM before they are cut."""
 

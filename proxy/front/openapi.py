@@ -211,7 +211,7 @@ def _health_paths() -> Json:
             "Some instance can serve",
             {
                 "200": _json_response("One can", "Health"),
-                "503": _json_response("None can now", "Health"),
+                "503": _json_response("None can now, or the service is shutting down", "Health"),
             },
         ),
         "/openapi.json": get(

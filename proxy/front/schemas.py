@@ -64,7 +64,8 @@ def schemas() -> Json:
         ),
         **_operating_schemas(),
         "Health": _object(
-            {"status": {"enum": ["alive", "ready", "unavailable"]}, "message": text}, ("status",)
+            {"status": {"enum": ["alive", "ready", "unavailable", "draining"]}, "message": text},
+            ("status",),
         ),
     }
 

@@ -53,6 +53,11 @@ class Connections:
             if connection.idle_since is not None and connection.idle_since <= since:
                 connection.end()
 
+    def wind_down(self) -> None:
+        """Each carries one more answer at the most, which says so; none is ended."""
+        for connection in self._addresses:
+            connection.closing = True
+
     def retire_all(self) -> None:
         """Ends the idle ones; the others finish what they are doing."""
         for connection in self._addresses:

@@ -51,6 +51,7 @@ class Server:
         self.exchange = exchange
         self.limits = limits
         self.draining = False
+        self._leaving = False
         self.now = trio.current_time()
         self.date = date_line()
         self._tls = tls
@@ -102,6 +103,12 @@ class Server:
             self._ended.set()
             for listener in listeners:
                 listener.socket.close()
+
+    def wind_down(self) -> None:
+        """Clients are told to go elsewhere, and served until they do: from now on an answer ends
+        its HTTP/1.1 connection (one opened later is told up to `TICK_S` later). Never blocks."""
+        self._leaving = True
+        self._connections.wind_down()
 
     async def drain(self, deadline_s: float) -> None:
         """Stops: no new connections, idle ones closed, requests in hand finished within
@@ -180,6 +187,8 @@ class Server:
             self.now = trio.current_time()
             self.date = date_line()
             self._connections.close_idle(since=self.now - self.limits.keep_alive_s)
+            if self._leaving:
+                self._connections.wind_down()
 
 
 def _too_many_connections() -> ProxyError:
