@@ -1,0 +1,152 @@
+"""The pages of the documentation, done step by step. `page.py` has the convention.
+
+    UPDATE_DOCUMENTS=1 python -m pytest tests/documents/test_pages_tried.py
+
+puts what is printed now in the place of answers that are not like it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from likeness import like, shown
+from page import ROOT, Block, OddPage, Step, steps
+from trying import Reader, Running, WentWrong
+
+TRIED = (
+    "README.md",
+    "docs/admin-api.md",
+    "docs/configuration.md",
+    "docs/getting-started.md",
+    "docs/new_implementation.md",
+    "docs/operations.md",
+    "docs/troubleshooting.md",
+)
+UPDATING = os.environ.get("UPDATE_DOCUMENTS") == "1"
+SIMULATE = (
+    "-P", "-m", "proxy", "simulate", "--port", "0", "--api-key", "your-api-key",
+    "--models", "gpt-4,gpt-4o,your-gpt-4o-deployment",
+    "--first-token-ms", "0", "--per-token-ms", "0",
+)  # fmt: skip
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl")
+
+
+@pytest.fixture(scope="module")
+def resource_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A simulated resource, in the place of the reader's own one."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    running = Running([sys.executable, *SIMULATE], tmp_path_factory.mktemp("simulated"), environ)
+    try:
+        yield running.wait_for(r"(http://127\.0\.0\.1:\d+)")[1]
+    finally:
+        running.close()
+
+
+@needs_curl
+@pytest.mark.parametrize("name", TRIED)
+def test_everything_on_the_page_works_as_it_says(
+    name: str, tmp_path: Path, resource_url: str
+) -> None:
+    path = ROOT / name
+    page = path.read_text(encoding="utf-8")
+    reader = Reader(tmp_path, {"https://example.openai.azure.com": resource_url})
+    different: list[tuple[Block, str]] = []
+    try:
+        for step in steps(page):
+            printed = _followed(reader, step, name)
+            answer = step.answer
+            if answer is not None and not like(answer.text, printed, answer.language):
+                different.append((answer, shown(printed, answer.text, answer.language)))
+    finally:
+        reader.close()
+    if UPDATING:
+        path.write_text(_updated(page, different), encoding="utf-8")
+    else:
+        assert not different, "\n".join(
+            f"{name}, line {answer.line}, says\n{answer.text}but it printed\n{printed}"
+            for answer, printed in different
+        )
+
+
+def _followed(reader: Reader, step: Step, name: str) -> str:
+    block = step.block
+    if "not run" in block.notes or "shown" in block.notes or block.language not in RUN_OR_WRITTEN:
+        if block.language == "json":
+            json.loads(block.text)
+        return ""
+    try:
+        return reader.follow(step)
+    except WentWrong as error:
+        pytest.fail(f"{name}, line {block.line}: {error}", pytrace=False)
+
+
+RUN_OR_WRITTEN = frozenset({"bash", "python", "json", "text", "yaml", "ini", ""})
+
+
+def _updated(page: str, different: list[tuple[Block, str]]) -> str:
+    lines = page.split("\n")
+    for answer, printed in reversed(different):
+        length = answer.text.count("\n")
+        lines[answer.line : answer.line + length] = printed.rstrip("\n").split("\n")
+    return "\n".join(lines)
+
+
+# -- that the convention itself can fail -------------------------------------------------------
+
+ANSWER = '```bash\necho \'{"a": 1, "last_used": 5.5}\'\n```\n\n```json\n%s\n```\n'
+
+
+@pytest.mark.parametrize(
+    ("documented", "verdict"),
+    [
+        ('{"a": 1, "last_used": 99}', True),
+        ('{"a": 2, "last_used": 5.5}', False),
+        ('{"a": 1, "last_used": null}', False),
+        ('{"a": 1}', False),
+        ("no JSON", False),
+    ],
+)
+def test_an_answer_that_is_another_is_found(tmp_path: Path, documented: str, verdict: bool) -> None:
+    [step] = steps(ANSWER % documented)
+    reader = Reader(tmp_path, {})
+    assert step.answer is not None
+    assert like(step.answer.text, reader.follow(step), "json") is verdict
+
+
+@pytest.mark.parametrize(
+    ("documented", "printed", "verdict"),
+    [
+        ("one\n...\nthree\n", "one\ntwo\nthree\n", True),
+        ("one\n...\n", "one\n", True),
+        ("one\n...\nthree\n", "one\ntwo\n", False),
+        ("in 3.5 s", "in 7 s", True),
+        ("backup 20260101T000000.000000Z", "backup 20261231T235959.999999Z", True),
+        ("2 problems", "3 problems", False),
+    ],
+)
+def test_a_text_that_is_another_is_found(documented: str, printed: str, verdict: bool) -> None:
+    assert like(documented, printed, "text") is verdict
+
+
+def test_a_step_that_fails_is_found(tmp_path: Path) -> None:
+    [step] = steps("```bash\necho why; exit 3\n```\n")
+    with pytest.raises(WentWrong, match="exit status 3:\nwhy"):
+        Reader(tmp_path, {}).follow(step)
+    [step] = steps("<!-- exit: 3 -->\n```bash\nexit 3\n```\n")
+    assert Reader(tmp_path / "other", {}).follow(step) == ""
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["```bash\n", "```json\n{}\n```\n", "<!-- skip -->\n```bash\n```\n", "  ```bash\n  ```\n"],
+)
+def test_a_page_that_breaks_the_convention_is_found(page: str) -> None:
+    with pytest.raises(OddPage):
+        steps(page)
