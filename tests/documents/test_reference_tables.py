@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from actors.models import InstanceConfig, InstanceState
 from actors.policy.selection import STRATEGIES
+from proxy.front.openapi import document
 from proxy.settings import Settings, load_settings
 
 PAGE = ROOT / "docs" / "configuration.md"
@@ -128,3 +129,22 @@ def test_env_example_does_nothing_until_it_is_edited() -> None:
 
 def test_the_strategies_are_all_described() -> None:
     same_names(set(table("Strategies")), set(STRATEGIES), "docs/configuration.md, Strategies,")
+
+
+def test_every_admin_address_is_asked_on_its_page() -> None:
+    page = (ROOT / "docs" / "admin-api.md").read_text(encoding="utf-8")
+    asked = re.findall(r'-X (\w+) "http://localhost:3010(/[^"?]*)', page)
+    assert asked
+    for path, operations in document()["paths"].items():
+        if path == "/":
+            continue
+        pattern = re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)))
+        for method, operation in operations.items():
+            if method == "parameters" or "data plane" in operation["tags"]:
+                continue
+            if operation.get("deprecated"):  # one of them stands for all
+                assert path in page
+                continue
+            assert any(
+                verb.lower() == method and pattern.fullmatch(where) for verb, where in asked
+            ), f"docs/admin-api.md has no example of {method.upper()} {path}"
