@@ -24,7 +24,7 @@ _VOLATILE = (
     (re.compile(r"\b[0-9a-f]{32,64}\b"), "<hex>"),
     (re.compile(r"(_ms=|_seconds=|_sum\S* |_bytes |in |after )\d+(\.\d+)?\b"), r"\1<number>"),
     (re.compile(r"\b\d+(\.\d+)?(e-\d+)? (seconds|s|ms|bytes)\b"), r"<number> \3"),
-    (re.compile(r"\b[A-Za-z0-9_-]{43}(?![\w-])"), "<key>"),
+    (re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])"), "<key>"),
 )
 _LEFT_OUT = "..."
 
@@ -87,7 +87,9 @@ def _like_lines(documented: list[str], printed: list[str]) -> bool:
     if documented[0] == _LEFT_OUT:
         rests = range(len(printed) + 1)
         return any(_like_lines(documented[1:], printed[rest:]) for rest in rests)
-    return bool(printed) and documented[0] == printed[0] and _like_lines(documented[1:], printed[1:])
+    return (
+        bool(printed) and documented[0] == printed[0] and _like_lines(documented[1:], printed[1:])
+    )
 
 
 def _pretty(value: Any, indent: int = 0, room: int = 92) -> str:

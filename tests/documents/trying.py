@@ -16,6 +16,8 @@ from page import ROOT, Step
 
 LIMIT_S = 60
 """For a command to end, or a service to be ready."""
+INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
+"""The exit status of what Ctrl-C ended, as the system and as bash report it."""
 LINKED = ("actors", "docs", "proxy", "scripts", "tests", ".env.example")
 _PORT = re.compile(r":(\d+)\Z")
 
@@ -92,7 +94,12 @@ class Reader:
 
     def __init__(self, folder: Path, stand_ins: dict[str, str]) -> None:
         self.folder = folder
-        self._stand_ins = {"./scripts/run": "python -m proxy", **stand_ins, "/srv/proxy": str(folder)}
+        self._stand_ins = {
+            "./scripts/run": "python -m proxy",
+            "--port 8081": "--port 0",
+            "/srv/proxy": str(folder),
+            **stand_ins,
+        }
         self._ports: dict[str, str] = {}
         self._services = ExitStack()
         folder.mkdir(exist_ok=True)
@@ -119,7 +126,10 @@ class Reader:
             path.write_text(text, encoding="utf-8")
             return ""
         starters = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
-        running = Running([*starters[step.block.language], text], self.folder, self._environ())
+        environ = self._environ()
+        if _PORT.search(notes.get("service", "")):
+            environ["PORT"] = "0"
+        running = Running([*starters[step.block.language], text], self.folder, environ)
         if "service" in notes:
             self._services.callback(running.close)
             self._learn_port(running, notes["service"])
@@ -131,6 +141,7 @@ class Reader:
                 running.close()
                 raise
             status = running.end(signal.SIGINT)
+            status = 0 if status in INTERRUPTED else status
         else:
             status = running.end()
         if status != int(notes.get("exit", 0)):

@@ -24,6 +24,7 @@ from backups.service import Service, ServiceFailed, instance_path
 from service_process import ADMIN_KEY, ROOT, clean_environment, running_service
 
 from actors.clock import wall_now
+from actors.models import InstanceConfig
 from actors.store import ConfigStore, open_stores
 
 KEY, OTHER_KEY = "a-key-of-east-0123456789abcdef", "a-key-of-west-0123456789abcdef"
@@ -540,6 +541,18 @@ def test_trouble_is_reported_once_and_what_changed_meanwhile_when_it_is_over(sit
     assert not watcher.in_trouble
     put(site, "config", json.dumps({"east": CONFIGS["east"]}, indent=1))
     assert kinds(watcher.look(NOW)) == ["rewritten"]
+
+
+def test_a_default_that_the_service_writes_out_is_no_change(site: Path) -> None:
+    east = {"api_key": KEY, "api_base": "https://east.openai.azure.com/"}
+    put(site, "config", {"east": east})
+    watcher = watch.Watcher(str(file_of(site, "config")), "config", 0, lambda: False)
+    watcher.look(NOW)
+    put(site, "config", {"east": InstanceConfig(name="east", **east).model_dump(mode="json")})
+    assert kinds(watcher.look(NOW)) == ["rewritten"]
+    put(site, "config", {"east": {**east, "weight": 50}})
+    (changed,) = watcher.look(NOW)
+    assert changed.facts["changed"] == {"east": ["weight"]}
 
 
 def test_an_editor_that_replaces_the_file_causes_no_alarm(
