@@ -101,6 +101,7 @@ class Reader:
             **stand_ins,
         }
         self._ports: dict[str, str] = {}
+        self._latest_port = ""
         self._services = ExitStack()
         folder.mkdir(exist_ok=True)
         for name in LINKED:
@@ -153,15 +154,15 @@ class Reader:
         pattern = re.escape(ready[: port.start()]) + r":(\d+)" if port else re.escape(ready)
         found = running.wait_for(pattern)
         if port:
-            self._ports[port[1]] = found[1]
+            self._ports[port[1]] = self._latest_port = found[1]
 
     def _environ(self) -> dict[str, str]:
         return {
+            **({"PORT": self._latest_port} if self._latest_port else {}),
             "PATH": f"{self.folder / '.tools'}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
-            "PORT": self._ports.get("3010", "0"),
         }
 
     def _in_fact(self, text: str) -> str:
