@@ -42,11 +42,11 @@ async def serve(
     """Serves on `host` and `port` until a signal stops it; returns when all is closed.
 
     Requests for `exchange` go there directly, everything else to what `load_app` gives. Reports
-    the URLs that it serves (several when `host` has several addresses). SIGTERM: `on_drain` is called; for
-    `notice_s`, which a load balancer needs to notice, everybody is served and told to go elsewhere;
-    then requests in hand have `drain_s` to finish. SIGINT: the same without the notice. A second
-    one ends everything at once. SIGHUP: `on_hangup` is called. Must run in the main thread, because
-    of the signals. `on_start` gets the server, to read its statistics.
+    the URLs that it serves (several when `host` has several addresses). SIGTERM: `on_drain` is
+    called; for `notice_s`, which a load balancer needs to notice, everybody is served and told to
+    go elsewhere; then requests in hand have `drain_s` to finish. SIGINT: the same without the
+    notice. A second one ends everything at once. SIGHUP: `on_hangup` is called. Must run in the
+    main thread, because of the signals. `on_start` gets the server, to read its statistics.
 
     Errors: `ListenFailed`; what the app's start raises, in a group.
     """
