@@ -103,7 +103,7 @@ class InstanceActor:
                 assert_never(message)
 
     def _grant(self, ask: Acquire, now: float) -> None:
-        if ask.reply.abandoned:
+        if not ask.reply.awaited:
             return
         standing = self.standing
         if standing.assess(ask.demand, now) is not None:

@@ -143,7 +143,7 @@ class Router:
 
     def _admit(self, ask: Acquire, now: float) -> None:
         """Forwards, answers, or puts into the line."""
-        if ask.reply.abandoned:
+        if not ask.reply.awaited:
             return
         if now >= self._retry_at:
             self._serve_line(now)
@@ -303,7 +303,7 @@ class Router:
         blocked: set[str] = set()
         for ask in self._line.oldest_first(blocked):
             model = ask.demand.model
-            if ask.reply.abandoned or self._decide(ask, now, waited=True):
+            if not ask.reply.awaited or self._decide(ask, now, waited=True):
                 self._bookings.ended(ask.lease_id, now)
                 self._line.leave(ask.lease_id)
             elif all(_limit(ref, ask, now) in self._claims for ref in self._pool(model).candidates):

@@ -171,6 +171,20 @@ async def test_a_grant_that_was_given_before_the_crash_holds() -> None:
         assert (account.reserved_tokens, account.usage.total(0)) == (0, 60)
 
 
+async def test_an_ask_that_its_crash_has_answered_reserves_nothing_elsewhere() -> None:
+    """It was declined before the crash, so it is still on its way; its requester asks anew."""
+    full = instance_config("one", max_tpm=5)
+    crash = options(times(1, Acquire), afterwards=True)
+    async with running_system(full, instance_config("two"), options=crash) as system:
+        reply: Reply[Answer] = Reply()
+        mailbox = system.supervisor._children["one"].mailbox
+        mailbox.offer(Acquire(LeaseId(99), exact(10), 0.0, reply))
+        await wait_all_tasks_blocked()
+        with pytest.raises(InstanceCrashed):
+            await reply.wait()
+        assert system.standing("two").account.leases == {}
+
+
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_crash_with_a_settlement_in_hand_still_settles(afterwards: bool) -> None:
     async with running_system(
