@@ -118,10 +118,13 @@ def _complete_environment(env_file: Path | None) -> None:
 def _serve() -> int:
     from contextlib import closing
 
-    from proxy import log, service
     from proxy.settings import load_settings
 
-    settings = load_settings(os.environ)
+    settings = load_settings(
+        os.environ
+    )  # before imports that take a second: wrong ones show at once
+    from proxy import log, service
+
     admin_key = settings.admin_api_key.get_secret_value()
     for key in (settings.admin_api_key, settings.metrics_api_key, *settings.proxy_api_keys):
         if key is not None:

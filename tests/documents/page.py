@@ -11,7 +11,6 @@ The convention. Fenced blocks start in the first column, and are taken in their 
   `<!-- service: TEXT -->` the block runs until the page ends; it is ready when it prints TEXT.
                            A port at the end of TEXT stands for whichever port it really has
   `<!-- until: TEXT -->`   Ctrl-C ends the block once it has printed TEXT
-  `<!-- shown -->`         the block is no answer and is not run; if it is JSON, it is valid
   `<!-- not run: WHY -->`  a `bash` or `python` block that can't be run in a test
 - Blocks in other languages are for the eye.
 """
@@ -26,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COMMANDS = frozenset({"bash", "python"})
 ANSWERS = frozenset({"json", "text"})
-NOTES = frozenset({"file", "exit", "service", "until", "shown", "not run"})
+NOTES = frozenset({"file", "exit", "service", "until", "not run"})
 _NOTE = re.compile(r"<!-- ([a-z ]+?)(?:: (.*))? -->")
 _FENCE = re.compile(r"```(\w*)")
 
@@ -43,6 +42,9 @@ class Block:
     text: str
     line: int
     notes: dict[str, str] = field(default_factory=dict)
+
+    def is_run(self) -> bool:
+        return self.language in COMMANDS and not {"file", "not run"} & self.notes.keys()
 
     def is_answer(self) -> bool:
         return self.language in ANSWERS and not self.notes
@@ -81,15 +83,15 @@ def blocks(text: str) -> Iterator[Block]:
 def steps(text: str) -> list[Step]:
     """What is to be done on the page. Errors: `OddPage`."""
     found: list[Step] = []
-    may_answer = False
+    before: Block | None = None
     for block in blocks(text):
         if block.is_answer():
-            if not may_answer:
+            if before is None or not before.is_run():
                 raise OddPage(f"line {block.line}: what is this block the answer to?")
-            found[-1] = Step(found[-1].block, block)
-        elif block.language in COMMANDS | ANSWERS or block.notes:
+            found[-1] = Step(before, block)
+        elif block.is_run() or "file" in block.notes:
             found.append(Step(block))
-        may_answer = block.language in COMMANDS and "not run" not in block.notes
+        before = block
     return found
 
 

@@ -7,16 +7,17 @@ puts what is printed now in the place of answers that are not like it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from likeness import like, shown
-from page import ROOT, Block, OddPage, Step, steps
+from page import ROOT, Block, OddPage, steps
 from trying import Reader, Running, WentWrong
 
 TRIED = (
@@ -35,6 +36,9 @@ SIMULATE = (
     "--first-token-ms", "0", "--per-token-ms", "0",
 )  # fmt: skip
 
+Printed: TypeAlias = tuple[Block, str]
+"""An answer on a page, and what was printed."""
+
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl")
 
 
@@ -49,25 +53,40 @@ def resource_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running.close()
 
 
+@pytest.fixture(scope="module")
+def trials(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, resource_url: str
+) -> Iterator[dict[str, Future[list[Printed]]]]:
+    """What the pages print that this run tests; two at a time, for they mostly start processes."""
+    names = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "trials" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield {
+            name: pool.submit(followed, name, tmp_path_factory.mktemp("page"), resource_url)
+            for name in names
+        }
+
+
 @needs_curl
 @pytest.mark.parametrize("name", TRIED)
 def test_everything_on_the_page_works_as_it_says(
-    name: str, tmp_path: Path, resource_url: str
+    name: str, trials: dict[str, Future[list[Printed]]]
 ) -> None:
-    path = ROOT / name
-    page = path.read_text(encoding="utf-8")
-    reader = Reader(tmp_path, {"https://example.openai.azure.com": resource_url})
-    different: list[tuple[Block, str]] = []
     try:
-        for step in steps(page):
-            printed = _followed(reader, step, name)
-            answer = step.answer
-            if answer is not None and not like(answer.text, printed, answer.language):
-                different.append((answer, shown(printed, answer.text, answer.language)))
-    finally:
-        reader.close()
+        answers = trials[name].result()
+    except WentWrong as error:
+        pytest.fail(str(error), pytrace=False)
+    different = [
+        (answer, shown(printed, answer.text, answer.language))
+        for answer, printed in answers
+        if not like(answer.text, printed, answer.language)
+    ]
     if UPDATING:
-        path.write_text(_updated(page, different), encoding="utf-8")
+        path = ROOT / name
+        path.write_text(_updated(path.read_text(encoding="utf-8"), different), encoding="utf-8")
     else:
         assert not different, "\n".join(
             f"{name}, line {answer.line}, says\n{answer.text}but it printed\n{printed}"
@@ -75,22 +94,24 @@ def test_everything_on_the_page_works_as_it_says(
         )
 
 
-def _followed(reader: Reader, step: Step, name: str) -> str:
-    block = step.block
-    if "not run" in block.notes or "shown" in block.notes or block.language not in RUN_OR_WRITTEN:
-        if block.language == "json":
-            json.loads(block.text)
-        return ""
+def followed(name: str, folder: Path, resource_url: str) -> list[Printed]:
+    """The page's answers, each with what was printed. Errors: `WentWrong`, with the place."""
+    reader = Reader(folder, {"https://example.openai.azure.com": resource_url})
+    answers: list[Printed] = []
     try:
-        return reader.follow(step)
-    except WentWrong as error:
-        pytest.fail(f"{name}, line {block.line}: {error}", pytrace=False)
+        for step in steps((ROOT / name).read_text(encoding="utf-8")):
+            try:
+                printed = reader.follow(step)
+            except WentWrong as error:
+                raise WentWrong(f"{name}, line {step.block.line}: {error}") from None
+            if step.answer is not None:
+                answers.append((step.answer, printed))
+    finally:
+        reader.close()
+    return answers
 
 
-RUN_OR_WRITTEN = frozenset({"bash", "python", "json", "text", "yaml", "ini", ""})
-
-
-def _updated(page: str, different: list[tuple[Block, str]]) -> str:
+def _updated(page: str, different: list[Printed]) -> str:
     lines = page.split("\n")
     for answer, printed in reversed(different):
         length = answer.text.count("\n")
@@ -145,7 +166,13 @@ def test_a_step_that_fails_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["```bash\n", "```json\n{}\n```\n", "<!-- skip -->\n```bash\n```\n", "  ```bash\n  ```\n"],
+    [
+        "```bash\n",
+        "```json\n{}\n```\n",
+        "<!-- skip -->\n```bash\n```\n",
+        "  ```bash\n  ```\n",
+        "<!-- not run: because -->\n```bash\n```\n```text\n```\n",
+    ],
 )
 def test_a_page_that_breaks_the_convention_is_found(page: str) -> None:
     with pytest.raises(OddPage):
