@@ -222,6 +222,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _failure_to_start(error: BaseException) -> str | None:
     """What an operator has to know and do; None for what is nobody's mistake but ours."""
+    if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name or "proxy"):
+        return f"{error.name} is not installed for {sys.executable}; start with ./scripts/run"
     from actors.errors import BrokenFile, FileLocked
     from proxy.server.certificate import CertificateError
     from proxy.server.listen import ListenFailed
@@ -237,3 +239,7 @@ def _failure_to_start(error: BaseException) -> str | None:
     if isinstance(error, socket.gaierror) or error.errno in _ABOUT_AN_ADDRESS:
         return f"cannot listen: {error.strerror}; check HOST and PORT"
     return None
+
+
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] not in ("actors", "proxy")

@@ -670,7 +670,8 @@ def test_help_tells_the_exit_statuses(site: Path) -> None:
 def test_with_nothing_but_the_standard_library(tmp_path: Path, site: Path) -> None:
     """All but replacing the files, which has to know whether the service runs."""
     (site / "scripts").unlink()
-    shutil.copytree(ROOT / "scripts", site / "scripts")
+    for folder in ("scripts", "actors", "proxy"):
+        shutil.copytree(ROOT / folder, site / folder)
     command, look = (
         "python scripts/backup_monitor.py ",
         "monitor --once --file instance_configs.json",

@@ -130,6 +130,10 @@ LOCKED = FileLocked("states.json")
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "cannot listen: Name or service not known; check HOST and PORT",
         ),
+        (
+            ModuleNotFoundError("No module named 'trio'", name="trio"),
+            f"trio is not installed for {sys.executable}; start with ./scripts/run",
+        ),
     ],
 )
 def test_a_failure_to_start_is_one_sentence_and_status_1(service, capsys, failure, sentence):
@@ -146,6 +150,7 @@ def test_a_failure_to_start_is_one_sentence_and_status_1(service, capsys, failur
     "defect",
     [
         RuntimeError("ours"),
+        ModuleNotFoundError("No module named 'proxy.gone'", name="proxy.gone"),
         OSError(errno.EMFILE, "Too many"),
         ExceptionGroup("g", [LOCKED, KeyError()]),
     ],
