@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trio
 
+from actors.models import InstanceState
 from actors.store import ConfigStore, StateStore
 from proxy.service import serve_with_stores
 from proxy.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 KEY = "admin-key-for-tests"
 RECORD = {
     "api_key": "k-0123456789abcdef",
@@ -143,6 +146,38 @@ async def test_a_migration_is_on_disk_when_it_is_answered(operator: Operator) ->
     status, state = await operator.send("GET", "/admin/instances/new/old/state",
                                         follow_redirects=True)  # fmt: skip
     assert (status, state["total_requests"]) == (200, 9)
+
+
+async def test_the_endpoint_and_the_command_do_the_same(tmp_path: Path) -> None:
+    record = {**RECORD, "enabled": "no", "last_used": 1716000000, "stats": {"total_requests": 9}}
+    data = json.dumps({"instances": [{**record, "name": "old"}, {"name": "bad"}]})
+    folders = [tmp_path / "endpoint", tmp_path / "command"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "instance_data.json").write_text(data)
+    async with serving(folders[0]) as operator:
+        _, answer = await operator.send("POST", "/admin/instances/migrate")
+        assert list(answer["skipped"]) == ["bad"]
+        assert (await operator.send("DELETE", "/admin/instances/one"))[0] == 200
+    command = [sys.executable, "-P", "-m", "proxy", "migrate", "instance_data.json"]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "INSTANCE_CONFIG_FILE": "configs.json",
+        "INSTANCE_STATE_FILE": "states.json",
+    }
+    migrated = await trio.run_process(
+        command, cwd=folders[1], env=environ, check=False, capture_stdout=True
+    )
+    assert migrated.returncode == 1  # because of the bad record
+    both = [ConfigStore(folder / "configs.json").load() for folder in folders]
+    assert both[0] == both[1] != {}
+    states = [StateStore(folder / "states.json").load()[0]["old"] for folder in folders]
+    fields = set(InstanceState.model_fields)
+    assert states[0].model_dump(include=fields) == states[1].model_dump(include=fields)
+    for folder in folders:
+        [backup] = folder.glob("instance_data.json.backup-*")
+        assert backup.read_text() == data
 
 
 async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
