@@ -17,6 +17,11 @@ PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
 )
+RUN_ELSEWHERE = {
+    "docs/capacity.md": "tests/planning",
+    "docs/performance.md": "tests/scripts/test_benchmark.py",
+}
+"""Pages whose commands take too long for `test_pages_tried.py`, and what runs them instead."""
 OURS = ("actors", "docs", "proxy", "scripts", "tests")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _PATH = re.compile(rf"`((?:{'|'.join(OURS)})/[\w./-]+\w)`")
@@ -91,6 +96,15 @@ def test_the_index_has_every_page() -> None:
     linked = {target.partition("#")[0] for target in _LINK.findall(text_of(index))}
     missing = {path.name for path in index.parent.glob("*.md")} - linked - {index.name}
     assert not missing, f"docs/README.md does not link {', '.join(sorted(missing))}"
+
+
+def test_every_page_with_commands_is_tried() -> None:
+    for name in PAGES:
+        if re.search(r"^```(bash|python|console)$", text_of(ROOT / name), re.MULTILINE):
+            assert name in TRIED or (ROOT / RUN_ELSEWHERE.get(name, "nowhere")).exists(), (
+                f"no test runs the commands of {name}: add it to TRIED in test_pages_tried.py, or "
+                "to RUN_ELSEWHERE with the test that does"
+            )
 
 
 def commands_run(page: str) -> Iterator[str]:
