@@ -144,6 +144,7 @@ def _check(options: argparse.Namespace) -> int:
 
     path: Path = options.config or _checked_settings().instance_config_file
     if options.config is None and not path.exists():
+        path.resolve().parent.stat()  # the start needs the folder
         print(f"{path} does not exist: the service starts without instances.")
         return 0
     path.stat()  # a file that was named has to be there

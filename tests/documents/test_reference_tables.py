@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from actors.models import InstanceConfig, InstanceState
 from actors.policy.selection import STRATEGIES
+from proxy.cli import _parser
 from proxy.front.openapi import document
 from proxy.settings import Settings, load_settings
 
@@ -129,6 +130,13 @@ def test_env_example_does_nothing_until_it_is_edited() -> None:
 
 def test_the_strategies_are_all_described() -> None:
     same_names(set(table("Strategies")), set(STRATEGIES), "docs/configuration.md, Strategies,")
+
+
+def test_every_command_is_described() -> None:
+    help_text = _parser([]).format_help()
+    commands = set(re.findall(r"^    (\w+) {2,}", help_text, re.MULTILINE))
+    assert "check" in commands
+    same_names(set(table("Commands")), commands, "docs/configuration.md, Commands,")
 
 
 def test_every_admin_address_is_asked_on_its_page() -> None:

@@ -237,6 +237,12 @@ def test_check_of_no_file_depends_on_whether_it_was_named(capsys):
 # -- the others --------------------------------------------------------------------------------
 
 
+def test_check_of_a_missing_folder_says_what_the_start_would_say(capsys):
+    os.environ["INSTANCE_CONFIG_FILE"] = "nowhere/configs.json"
+    assert main(["check"]) == 1
+    assert capsys.readouterr() == ("", f"{Path('nowhere').resolve()}: No such file or directory\n")
+
+
 def test_demo_is_run_with_its_options(monkeypatch):
     monkeypatch.setattr(
         proxy, "demo", SimpleNamespace(run=lambda options: options.command == "demo"), raising=False
