@@ -1,4 +1,4 @@
-"""The command line: serve, or `demo`, `check`, `migrate`, `plan`, `simulate`.
+"""The command line: serve, or `demo`, `check`, `health`, `migrate`, `plan`, `simulate`.
 
 What only one command needs is imported in its branch, so that `--help` and `check` start at once.
 A failure to start ends in one sentence on standard error and exit status 1; wrong usage in 2.
@@ -63,6 +63,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument(
         "--config", type=Path, metavar="FILE", help="the file, not INSTANCE_CONFIG_FILE"
     )
+    health = commands.add_parser("health", help="ask the running service how it is")
+    if "health" in arguments:
+        from proxy import health as question
+
+        question.add_arguments(health)
     migrate = commands.add_parser("migrate", help="take the earlier system's data over")
     if "migrate" in arguments:
         from proxy import migrate as migration
@@ -90,6 +95,11 @@ def _run(options: argparse.Namespace) -> int:
             from proxy import demo
 
             return demo.run(options)
+        case "health":
+            from proxy import health
+            from proxy.settings import load_settings
+
+            return health.run(options, load_settings(os.environ))
         case "migrate":
             from proxy import migrate as migration
 

@@ -64,7 +64,7 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Operator]:
+async def serving(folder: Path, **environ: str) -> AsyncIterator[Operator]:
     settings = load_settings(
         {
             "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
@@ -73,6 +73,7 @@ async def serving(folder: Path) -> AsyncIterator[Operator]:
             "ADMIN_API_KEY": KEY,
             "PORT": "0",
             "MAX_QUEUE_WAIT_SECONDS": "0",
+            **environ,
         }
     )
     (folder / "configs.json").write_text(json.dumps({"one": RECORD}))
@@ -194,3 +195,31 @@ async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
     assert 'openai_proxy_client_connections{state="active"} 1.0' in text
     assert 'openai_proxy_upstream_connections{instance="one"' in text
     assert RECORD["api_key"] not in text
+
+
+async def test_a_load_balancer_is_told_before_connections_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, SHUTDOWN_DELAY_SECONDS="1000") as operator:
+        assert await operator.send("GET", "/readyz") == (200, {"status": "ready"})
+        os.kill(os.getpid(), signal.SIGTERM)
+        status, answer = 200, {}
+        with trio.fail_after(10):
+            while status == 200:
+                status, answer = await operator.send("GET", "/readyz")
+        assert (status, answer["status"]) == (503, "draining")
+        models = await operator.client.get("/v1/models")
+        assert models.status_code == 200, "who comes nevertheless is served"
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(10), pytest.raises(httpx.TransportError):
+            while True:
+                await operator.client.get("/healthz")
+
+
+async def test_without_a_delay_it_is_over_as_soon_as_requests_are(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with serving(tmp_path) as operator:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(httpx.TransportError):
+                while True:
+                    await operator.client.get("/healthz")
+    states, _ = StateStore(tmp_path / "states.json").load()
+    assert set(states) == {"one"}, "the state was saved last"

@@ -18,6 +18,7 @@ import trio
 import trustme
 
 from proxy.cli import main
+from proxy.health import ask
 from proxy.server.certificate import Files
 from proxy.service import serve_with_stores
 from proxy.settings import load_settings
@@ -134,6 +135,12 @@ async def test_both_versions_of_http(
         for path, body in (("/v1/chat/completions", QUESTION), ("/healthz", None)):
             answer = await client.request("POST" if body else "GET", path, json=body)
             assert (answer.status_code, answer.http_version) == (200, version)
+
+
+async def test_the_health_check_needs_no_trust_in_the_certificate(site: Site) -> None:
+    async with serving(site) as url:
+        settings = load_settings(site.environ | {"PORT": url.rpartition(":")[2]})
+        assert await trio.to_thread.run_sync(ask, settings, "/healthz") is None
 
 
 def test_versions_before_tls_1_2_are_not_offered(site: Site) -> None:
