@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.exchange.operations import Operation
 
 _PROBLEMS: Final[dict[str, str]] = {
-    "400": "The body is no JSON, or repeats a name",
+    "400": "The body is no JSON, or repeats a name; or the request is no proper HTTP",
     "401": "The admin key is missing or wrong",
     "404": "There is no instance of this name",
     "408": "The body did not arrive in time",
@@ -30,9 +30,9 @@ _PROBLEMS: Final[dict[str, str]] = {
     "503": "The change could not be made now (file not writable, too many requests, shutting "
     "down), and nothing was changed",
 }
-_ALWAYS: Final = ("401", "500", "503")
-_WITH_BODY: Final = ("400", "408", "413", "422")
-_PROBLEM_SCHEMAS: Final = {"409": "Conflict", "422": "FieldFailure"}
+_ALWAYS: Final = ("400", "401", "500", "503")
+_WITH_BODY: Final = ("408", "413", "422")
+_PROBLEM_SCHEMAS: Final = {"400": "Malformed", "409": "Conflict", "422": "FieldFailure"}
 
 
 def document() -> Json:
@@ -42,7 +42,9 @@ def document() -> Json:
         "info": {
             "title": "Azure OpenAI proxy",
             "version": _version(),
-            "description": "One OpenAI-shaped address in front of many Azure OpenAI resources.",
+            "description": "One OpenAI-shaped address in front of many Azure OpenAI resources.\n\n"
+            "A request that is no proper HTTP, or whose head is too large or does not arrive, is "
+            "answered 400, 408, 414 or 431 in OpenAI's shape, whatever its address.",
         },
         "paths": {
             **_admin_paths(),
@@ -101,7 +103,7 @@ def _admin_paths() -> Json:
 
 
 def _operating_paths() -> Json:
-    migrate = _admin("Take the earlier system's data over", "200", "Migration", "400", "408",
+    migrate = _admin("Take the earlier system's data over", "200", "Migration", "408",
                      "409", "413", "422")  # fmt: skip
     migrate["parameters"] = [
         _switch("overwrite", "Replaces the settings of instances that exist already"),
