@@ -171,3 +171,36 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     ours = [line for line in verified.stderr.splitlines() if UNIT.name in line]
     assert ours == []
     assert verified.returncode == 0, verified.stderr
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+PAGES = ("deployment.md", "metrics.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_refers_to_is_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert targets
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        else:
+            assert (ROOT / "docs" / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_settings_and_commands_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    settings = set(re.findall(r"`([A-Z][A-Z_]+[A-Z])(?:=[^`]*)?`", text)) - {"SIGHUP"}
+    assert settings
+    assert {name for name in settings if name.lower() not in Settings.model_fields} == set()
+    commands = re.findall(r"(?:-m proxy|azure-openai-proxy`? )(\w+)", text)
+    known = {"check", "demo", "health", "migrate", "plan", "simulate"}
+    words = {command for command in commands if command in known or "-m proxy " + command in text}
+    assert words <= known
