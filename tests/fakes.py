@@ -122,13 +122,15 @@ class FakeAnswer:
         if self._left:
             piece = self._left[0]
             if isinstance(piece, bytes):
-                return self._left.pop(0)
+                del self._left[0]
+                return piece
             if math.isinf(self._due):  # a read that was cancelled is taken up again
                 self._due = trio.current_time() + piece[0]
             with trio.move_on_at(self.deadline):
                 await trio.sleep_until(self._due)
                 self._due = math.inf
-                return self._left.pop(0)[1]
+                del self._left[0]
+                return piece[1]
             raise UpstreamFailure("body", "timeout", "not complete in time", answered=True)
         if self.failure is not None:
             raise self.failure

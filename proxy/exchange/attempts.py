@@ -21,6 +21,7 @@ from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
+from proxy.exchange.failure_table import PASSED_ON
 from proxy.exchange.headers import forwarded, is_event_stream, returned
 from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
@@ -353,12 +354,9 @@ class Attempts:
     async def _relay_failure(self, failed: Failed) -> None:
         """Tells the client the failure that stays: as it came, or in our words."""
         record = self._record
-        if (
-            failed.status is None
-            or failed.headers is None
-            or failed.verdict.rule.told != "as it came"
-        ):
-            raise last_word(failed.verdict.rule.told, failed.failure)
+        told = failed.verdict.rule.told
+        if failed.status is None or failed.headers is None or told not in PASSED_ON:
+            raise last_word(told, failed.failure)
         record.status = failed.status
         record.first_byte_s = trio.current_time() - record.started_at
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 Fault: TypeAlias = Literal["nobody", "client", "upstream", "operator"]
 Domain: TypeAlias = Literal["request", "model on instance", "instance"]
-Told: TypeAlias = Literal["as it came", "credentials", "redirected", "unreachable", "cut"]
+Told: TypeAlias = Literal["as it came", "limit", "credentials", "redirected", "unreachable", "cut"]
 """What the client gets if this is the last word: the upstream's own answer, one of ours, or the
 explicit end of an answer that has begun."""
+PASSED_ON: Final[frozenset[Told]] = frozenset({"as it came", "limit"})
 
 
 class Rule(NamedTuple):
@@ -83,19 +84,20 @@ KEYLESS: Final = Rule(
 
 NO_CAPACITY: Final = Rule(
     "status", "429 `no_capacity`, `NoCapacity`", "rate_limited",
-    "model, until the hint; without one 2 s", telling=4, hintless_s=2.0,
+    "model, until the hint; without one 2 s", told="limit", telling=4, hintless_s=2.0,
 )  # fmt: skip
 """No quota is used up: the region is busy, and large requests are refused first. So the others
 need not stay away for long."""
 PROVISIONED_FULL: Final = Rule(
     "status", "429 `rate_limit_reached`, or a message that names a provisioned deployment",
-    "rate_limited", "model, until the hint; without one 1 s", telling=4, hintless_s=1.0,
+    "rate_limited", "model, until the hint; without one 1 s", told="limit", telling=4,
+    hintless_s=1.0,
 )  # fmt: skip
 """Utilisation drains all the time, and Azure says to the millisecond when it is below 100 %."""
 QUOTA: Final = Rule(
     "status", "429, all others; wording and `x-ratelimit-remaining-*` say whether of tokens or "
     "of calls",
-    "rate_limited", "model, until the hint; without one 10 s", telling=4,
+    "rate_limited", "model, until the hint; without one 10 s", told="limit", telling=4,
 )  # fmt: skip
 CREDENTIAL: Final = Rule(
     "status", "401, 402, 403", "credential_error", "instance, 60 s", told="credentials", telling=1
@@ -116,12 +118,10 @@ have, so the others are not kept away."""
 FAILED: Final = Rule("status", "408, 409, 5xx", "instance_error", _BREAKER, telling=3)
 REDIRECTED: Final = Rule("status", "3xx", "instance_error", _BREAKER, told="redirected", telling=1)
 """`api_base` is not where the service is. Where it is, is not the client's business."""
-FILTERED: Final = Rule(
-    "status", "400 `content_filter`", "client_error", _NOT, elsewhere=False, telling=5
-)
+FILTERED: Final = Rule("status", "400 `content_filter`", "client_error", _NOT, elsewhere=False)
 """The same prompt is refused everywhere, and every refusal is counted."""
 CLIENTS: Final = Rule(
-    "status", "all other 4xx", "client_error", _NOT, elsewhere=False, telling=5
+    "status", "all other 4xx", "client_error", _NOT, elsewhere=False
 )  # fmt: skip
 
 RULES: Final = (
