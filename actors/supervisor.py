@@ -53,7 +53,7 @@ from actors.statistics import instance_statistics
 if TYPE_CHECKING:
     import logging
     import random
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from actors.clock import WallClock
     from actors.migration import MigrationPlan
@@ -97,8 +97,11 @@ class Supervisor:
         rng: random.Random,
         log: logging.Logger,
         intensity: RestartIntensity = RestartIntensity(),
+        on_change: Callable[[Difference], None] = lambda _change: None,
     ) -> None:
+        """`on_change` is told what is different once it is in force; must not block or raise."""
         self.mailbox = mailbox
+        self._on_change = on_change
         self._router = router
         self._config_store = config_store
         self._state_file = StateFile(state_store, clock, log)
@@ -336,6 +339,7 @@ class Supervisor:
             await reply.wait()
         if change:
             self._publish_roster()
+            self._on_change(change)
         return change
 
     def _reconfigure(self, child: Child, config: InstanceConfig) -> Reply[None]:

@@ -157,9 +157,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
     """
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
-        system = _system(settings, *stores)
         watch = Watch()
         pools = InstancePools(SocketDialer(), watch)
+        system = _system(settings, *stores, pools)
         request_metrics = RequestMetrics(system.supervisor.configured_models)
         request_log = RequestLog(_requests, request_metrics.add)
         recent = RecentRequests()
@@ -194,7 +194,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
                 services.cancel_scope.cancel()
 
 
-def _system(settings: Settings, config_store: ConfigStore, state_store: StateStore) -> System:
+def _system(
+    settings: Settings, config_store: ConfigStore, state_store: StateStore, pools: InstancePools
+) -> System:
     """The actors with what the two files say. Blocks. Errors: `BrokenFile`."""
     configs = config_store.load()
     states, warning = state_store.load()
@@ -202,7 +204,7 @@ def _system(settings: Settings, config_store: ConfigStore, state_store: StateSto
         _log.warning(warning)
     _log.info("%d instances are configured", len(configs))
     options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
-    return System(configs, states, config_store, state_store, options)
+    return System(configs, states, config_store, state_store, options, on_change=pools.follow)
 
 
 def _means(settings: Settings, system: System, pools: InstancePools) -> Means:
