@@ -91,7 +91,7 @@ async def serve_with_stores(
                 service.load_app,
                 host=settings.host,
                 port=settings.port,
-                limits=_limits(settings),
+                limits=listener_limits(settings),
                 tls=tls,
                 notice_s=settings.shutdown_delay_seconds,
                 drain_s=settings.shutdown_timeout_seconds,
@@ -259,10 +259,12 @@ def _app(
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def listener_limits(settings: Settings) -> Limits:
+    """What the settings say of single clients, in the listener's terms."""
     return Limits(
         head_bytes=settings.max_header_bytes,
         body_bytes=settings.max_request_bytes,
+        head_timeout_s=min(Limits().head_timeout_s, settings.request_timeout_seconds),
         body_timeout_s=settings.request_timeout_seconds,
         keep_alive_s=settings.keep_alive_seconds,
         connections=settings.max_connections,

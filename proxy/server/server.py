@@ -167,11 +167,24 @@ class Server:
         LOG.warning("too many connections: one refused")
         try:
             if self._tls is None:
-                await client.send_all(encode_refusal(_too_many_connections()))
+                await client.send_all(encode_refusal(self._too_many_connections()))
         except trio.BrokenResourceError:
             pass  # It did not wait for the answer.
         finally:
             client.hang_up()
+
+    def _too_many_connections(self) -> ProxyError:
+        where, setting, code = "from your address", "MAX_CONNECTIONS_PER_CLIENT", "_from_client"
+        if self._connections.full:
+            where, setting, code = "to this proxy", "MAX_CONNECTIONS", ""
+        return ProxyError(
+            503,
+            f"Too many connections {where} are open ({setting}).",
+            type="server_error",
+            code=f"too_many_connections{code}",
+            retry_after_s=1.0,
+            close=True,
+        )
 
     async def take_over(
         self, connection: Connection, stream: trio.abc.Stream, received: bytes
@@ -189,10 +202,3 @@ class Server:
             self._connections.close_idle(since=self.now - self.limits.keep_alive_s)
             if self._leaving:
                 self._connections.wind_down()
-
-
-def _too_many_connections() -> ProxyError:
-    return ProxyError(
-        503, "Too many connections are open.",
-        type="server_error", code="too_many_connections", retry_after_s=1.0, close=True,
-    )  # fmt: skip

@@ -14,9 +14,8 @@ import httpx
 import trio
 from faulty_upstream import FaultyUpstream, Script, faulty_upstream, refused_url
 
-from proxy.server.limits import Limits
 from proxy.server.run import serve
-from proxy.service import Service, assembled
+from proxy.service import Service, assembled, listener_limits
 from proxy.settings import load_settings
 
 ADMIN_KEY = "admin-key-for-tests"
@@ -40,6 +39,11 @@ class Faulty:
     service: Service
     upstreams: dict[str, FaultyUpstream]
 
+    async def connect(self) -> trio.SocketStream:
+        """A client's connection."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return await trio.open_tcp_stream(host, int(port))
+
     async def state(self, name: str) -> Any:
         """As the admin API shows it."""
         answer = await self.http.get(
@@ -56,7 +60,6 @@ class Faulty:
 async def faulty_service(
     folder: Path,
     *instances: Instance,
-    limits: Limits = Limits(),
     settings: dict[str, str] | None = None,
 ) -> AsyncIterator[Faulty]:
     """Instances come in the order of their priority."""
@@ -86,10 +89,19 @@ async def faulty_service(
                 **instance.fields,
             }
         (folder / "configs.json").write_text(json.dumps(configs))
-        service = await stack.enter_async_context(assembled(load_settings(environ)))
+        loaded = load_settings(environ)
+        service = await stack.enter_async_context(assembled(loaded))
         serving = await stack.enter_async_context(trio.open_nursery())
         urls = await serving.start(
-            partial(serve, service.exchange, service.app, host="127.0.0.1", port=0, limits=limits)
+            partial(
+                serve,
+                service.exchange,
+                service.app,
+                host="127.0.0.1",
+                port=0,
+                limits=listener_limits(loaded),
+                on_start=service.listening.start,
+            )
         )
         async with httpx.AsyncClient(base_url=urls[0], timeout=30) as http:
             yield Faulty(urls[0], http, service, upstreams)

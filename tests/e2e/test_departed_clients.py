@@ -15,11 +15,6 @@ LIMIT_S = 10
 SOON_S = 1.0
 
 
-async def connect(running: Faulty) -> trio.SocketStream:
-    host, port = running.url.removeprefix("http://").split(":")
-    return await trio.open_tcp_stream(host, int(port))
-
-
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await wait_all_tasks_blocked(0.001)
@@ -57,7 +52,7 @@ async def test_a_client_that_leaves_ends_its_upstream_call(
     with trio.fail_after(LIMIT_S):
         async with faulty_service(tmp_path, Instance("one", (script, serving()))) as running:
             upstream = running.upstreams["one"]
-            client = await connect(running)
+            client = await running.connect()
             await client.send_all(chat_request(stream=stream))
             await upstream.wait_open(1)
             received = b""
@@ -84,7 +79,7 @@ async def test_a_client_that_leaves_while_its_connection_is_made(tmp_path: Path)
             upstream = running.upstreams["one"]
             secure = upstream.url.replace("http://", "https://")
             await running.service.system.administration.update_config("one", {"api_base": secure})
-            client = await connect(running)
+            client = await running.connect()
             await client.send_all(chat_request())
             await upstream.wait_open(1)
             with trio.fail_after(SOON_S):
@@ -102,7 +97,7 @@ async def test_a_client_that_leaves_while_it_waits_for_a_lease(tmp_path: Path) -
         async with faulty_service(tmp_path, instance, settings=settings) as running:
             full = await running.http.post("/v1/chat/completions", json=CHAT | {"max_tokens": 80})
             assert full.status_code == 200
-            client = await connect(running)
+            client = await running.connect()
             await client.send_all(chat_request(max_tokens=80))
             statistics = running.service.system.statistics
             await until(lambda: statistics().waiting)

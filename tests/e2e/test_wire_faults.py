@@ -119,8 +119,7 @@ async def test_a_client_that_does_not_read_holds_up_its_own_upstream_and_nobody_
     instance = Instance("one", (endless, serving()))
     with trio.fail_after(LIMIT_S):
         async with faulty_service(tmp_path, instance) as running:
-            host, port = running.url.removeprefix("http://").split(":")
-            async with await trio.open_tcp_stream(host, int(port)) as idle:
+            async with await running.connect() as idle:
                 await idle.send_all(chat_request(stream=True))
                 seen = -1
                 while seen != sent:  # until nobody can send any more
