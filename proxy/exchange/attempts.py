@@ -69,7 +69,7 @@ class Means:
 
     `count`: counts input tokens exactly, as `proxy.tokens.count.count` does.
 
-    `without_stream_options`: addresses of upstreams that turned out not to take it.
+    `without_stream_options`: address and API version of upstreams that turned out not to take it.
     """
 
     leases: Leases
@@ -80,7 +80,7 @@ class Means:
     count: InputCounter = count_input
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    without_stream_options: set[str] = field(default_factory=set)
+    without_stream_options: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class Attempts:
             and call.operation.stream_usage
             and not call.asks_usage
             and takes_stream_options(lease.config)
-            and lease.config.api_base not in self._means.without_stream_options
+            and _surface(lease) not in self._means.without_stream_options
         )
         try:
             request = upstream_request(
@@ -316,7 +316,7 @@ class Attempts:
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(lease.config.api_base)
+            self._means.without_stream_options.add(_surface(lease))
             return replace(failed, ours=True)
         return failed
 
@@ -362,6 +362,10 @@ class Attempts:
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
         headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
         await self._writer.respond(failed.status, headers, failed.body)
+
+
+def _surface(lease: Lease) -> tuple[str, str]:
+    return lease.config.api_base, lease.config.api_version
 
 
 def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:

@@ -197,6 +197,43 @@ async def test_refused_credentials_fail_over_and_are_not_blamed_on_the_client() 
         assert writer.error()["code"] == "upstream_authentication_failed"
 
 
+async def test_a_limit_is_not_met_twice_while_another_instance_is_eligible() -> None:
+    # Its bench is over before the next attempt begins.
+    limited = error_answer(429, "429", headers=[(b"retry-after-ms", b"0.001")])
+    failing = error_answer(500)
+    three = instance_config("three", priority=3, max_tpm=100_000)
+    async with bench(ONE, TWO, three, one=limited, two=failing, three=completion()) as b:
+        assert (await b.send(chat())).status == 200
+        assert [request.config.name for request in b.upstream.requests] == ["one", "two", "three"]
+
+
+async def test_requests_with_a_common_key_meet_the_same_instance() -> None:
+    names = ["a", "b", "c", "d"]
+    configs = [instance_config(name, max_tpm=10**6) for name in names]
+    async with bench(*configs, **{name: completion() for name in names}) as b:
+        for key in ("k1", "k2", "k3"):
+            for _ in range(4):
+                await b.send(chat(prompt_cache_key=key))
+            assert len({request.config.name for request in b.upstream.requests[-4:]}) == 1
+
+
+async def test_the_priority_of_a_request_decides_its_place_in_the_line(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    config = instance_config("one", max_tpm=100)
+    async with bench(config, one=completion(input_tokens=90, output_tokens=10)) as b:
+        await b.send(chat(max_tokens=80))
+        await trio.sleep(55)
+        async with trio.open_nursery() as nursery:
+            for identity, priority in ((b"late", b"200"), (b"early", b"1")):
+                request = chat(max_tokens=80)
+                request.headers += [(b"x-priority", priority), (b"x-request-id", identity)]
+                nursery.start_soon(b.send, request)
+                await trio.sleep(0.1)
+        outcomes = {record.id: record.status for record in b.records[1:]}
+        assert outcomes == {"early": 200, "late": 429}
+
+
 async def test_retries_end_at_retry_count() -> None:
     configs = [instance_config(f"i{n}", retry_count=2, max_tpm=10**6) for n in range(5)]
     answers = {config.name: error_answer(500, "InternalServerError") for config in configs}
@@ -263,16 +300,39 @@ async def test_old_api_versions_are_not_asked_for_usage() -> None:
         assert b.upstream.requests[0].body == request.pieces[0]
 
 
-async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once() -> None:
-    config = instance_config("one", provider_type="generic", api_base="http://x", max_tpm=10**6)
+@pytest.mark.parametrize(
+    "surface",
+    [
+        {"provider_type": "generic", "api_base": "http://x"},
+        {"api_version": "2025-01-01-preview"},
+    ],
+)
+async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once(
+    surface: dict[str, str],
+) -> None:
+    # It is no retry: the client's own request has not been refused by anybody.
+    config = instance_config("one", priority=1, max_tpm=10**6, retry_count=0, **surface)
     refusal = error_answer(400, message="Unrecognized request argument: stream_options")
     healthy = event_stream(TEXT, STOP, DONE)
-    again = event_stream(TEXT, STOP, DONE)
-    async with bench(config, one=[refusal, healthy, again]) as b:
+    async with bench(config, TWO, one=[refusal, healthy], two=completion()) as b:
         for _ in range(2):
-            assert (await b.send(chat(stream=True))).status == 200
+            writer = await b.send(chat(stream=True))
+            assert (writer.status, writer.header(b"x-proxy-instance")) == (200, b"one")
         asked = [b"stream_options" in request.body for request in b.upstream.requests]  # type: ignore[operator]
         assert asked == [True, False, False]
+        assert b.system.standing("one").error_count == 0
+        # Another version may know it.
+        await b.system.administration.update_config("one", {"api_version": "2025-04-01-preview"})
+        await b.send(chat(stream=True))
+        assert b"stream_options" in b.upstream.requests[-1].body  # type: ignore[operator]
+
+
+async def test_what_the_client_asked_for_itself_is_its_own_affair() -> None:
+    refusal = error_answer(400, message="Unrecognized request argument: stream_options")
+    async with bench(ONE, TWO, one=refusal, two=completion()) as b:
+        request = chat(stream=True, stream_options={"include_usage": True})
+        assert (await b.send(request)).status == 400
+        assert len(b.upstream.requests) == 1
 
 
 AZURE_STREAM_ERROR = (
