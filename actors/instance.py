@@ -116,9 +116,8 @@ class InstanceActor:
         if standing.breaker.state != "closed":
             self.state_log.notice(now, "a request is let through")
         config = standing.config
-        ask.reply.set(
-            Grant(ask.lease_id, config, config.deployment(ask.demand.model), tokens, self.mailbox)
-        )
+        deployment, sound = config.deployment(ask.demand.model), standing.breaker.sound
+        ask.reply.set(Grant(ask.lease_id, config, deployment, tokens, self.mailbox, sound))
 
     def _settle(self, message: Settle, now: float) -> None:
         standing, outcome = self.standing, message.outcome

@@ -62,6 +62,11 @@ class Lease:
         return self._grant.deployment
 
     @property
+    def sound(self) -> bool:
+        """Whether nothing spoke against the instance when the lease was granted."""
+        return self._grant.sound
+
+    @property
     def tokens(self) -> int:
         """What is reserved, input and output."""
         return self._grant.tokens

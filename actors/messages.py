@@ -67,7 +67,8 @@ class Grant(NamedTuple):
     """A lease: `tokens` are reserved on this instance until a `Settle` names `lease_id`.
 
     `config` is the instance's configuration at the moment of the grant and stays good for the
-    life of the lease, whatever is changed meanwhile.
+    life of the lease, whatever is changed meanwhile. `sound`: nothing spoke against the instance
+    then, as `Breaker.sound` says.
     """
 
     lease_id: LeaseId
@@ -75,6 +76,7 @@ class Grant(NamedTuple):
     deployment: str
     tokens: int
     instance: Mailbox[InstanceRequest, InstanceControl]
+    sound: bool
 
 
 RefusalReason: TypeAlias = Literal[

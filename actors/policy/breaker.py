@@ -129,6 +129,11 @@ class Breaker:
         """An open breaker whose time has passed stays open until somebody is sent."""
         return self._state
 
+    @property
+    def sound(self) -> bool:
+        """Nothing speaks against this instance now: closed, and the last outcome no failure."""
+        return self._state == "closed" and not self._consecutive
+
     def admits(self, tokens: int, now: float) -> bool:
         """Whether `granted` would be accepted now. Changes nothing."""
         if self._state == "closed" or now >= self._until:

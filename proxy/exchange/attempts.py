@@ -14,6 +14,7 @@ import trio
 
 from actors.clock import wall_now
 from actors.errors import InstanceCrashed
+from actors.lease import CANCELLED_BEFORE_SENDING
 from actors.messages import CountFirst, Demand, Outcome, Refused
 from actors.models import UnresolvedReference
 from actors.policy.retry_budget import RetryBudget
@@ -134,6 +135,10 @@ class Attempts:
             if lease is None:
                 return
             with lease:
+                if last is not None and not self._may_retry_on(lease):
+                    lease.settle(CANCELLED_BEFORE_SENDING)
+                    await self._relay_failure(last)
+                    return
                 failed = await self._attempt(lease)
                 retry_count = lease.config.retry_count
             if failed is None:
@@ -144,7 +149,7 @@ class Attempts:
                 await self._relay_failure(failed)
                 return
             last = _more_telling(last, failed)
-            if retries >= retry_count or not self._may_retry():
+            if retries >= retry_count or trio.current_time() >= self._answer_until:
                 await self._relay_failure(last)
                 return
             retries += 1
@@ -153,10 +158,13 @@ class Attempts:
             else:
                 self._avoided |= {failed.instance}
 
-    def _may_retry(self) -> bool:
-        """Whether the client still waits for an answer, and the service can afford a retry."""
-        now = trio.current_time()
-        return now < self._answer_until and self._means.retry_budget.take(now)
+    def _may_retry_on(self, lease: Lease) -> bool:
+        """A retry elsewhere, at a sound instance, can't make an outage worse: what that instance
+        takes is bounded by its own limits. Any other one has to be within the budget."""
+        tried = {attempt.instance for attempt in self._record.trail}
+        if lease.sound and lease.config.name not in tried:
+            return True
+        return self._means.retry_budget.take(trio.current_time())
 
     async def _acquire(self, last: Failed | None) -> Lease | None:
         """A lease, or None once the client has been told `last` because nobody else can try.
@@ -327,8 +335,12 @@ class Attempts:
             body,
             wall_now=wall_now(),
             latency_s=trio.current_time() - self._attempt_at,
-            secret=self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer "),
+            secret=self._secret(lease),
         )
+
+    def _secret(self, lease: Lease) -> bytes:
+        """The instance's key, which some upstreams quote in their errors."""
+        return self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer ")
 
     def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
@@ -349,6 +361,8 @@ class Attempts:
     ) -> Failed:
         seen = None if headers is None else evidence(headers)
         self._close(lease, verdict.outcome, None if failure is not None else 0, seen)
+        if body:
+            body = body.replace(self._secret(lease), b"***")
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:

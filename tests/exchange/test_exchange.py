@@ -4,7 +4,6 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from fakes import (
     event_stream,
 )
 from harness import RunningSystem, instance_config, running_system
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
@@ -48,8 +47,9 @@ class Bench:
         self.system = system
         self.upstream = upstream
         self.records: list[RequestRecord] = []
+        self.means = Means(system.leases, upstream, Allowance(), max_wait_s=10.0)
         self.exchange = Exchange(
-            means=Means(system.leases, upstream, Allowance(), max_wait_s=10.0),
+            means=self.means,
             models=ModelList(system.administration),
             keys=ClientKeys(keys),
             max_running=100,
@@ -234,6 +234,22 @@ async def test_the_priority_of_a_request_decides_its_place_in_the_line(
         assert outcomes == {"early": 200, "late": 429}
 
 
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_an_error_that_quotes_the_key_is_passed_on_without_it(
+    status: int, autojump_clock: MockClock
+) -> None:
+    quoting = error_answer(status, "x", f"Not with {ONE.api_key}!")
+    in_stream = {"type": "error", "error": {"code": str(status), "message": ONE.api_key}}
+    config = instance_config("one", retry_count=0, max_tpm=100_000)
+    async with bench(config, one=[quoting, event_stream(in_stream)]) as b:
+        for stream in (False, True):
+            writer = await b.send(chat(stream=stream))
+            assert writer.status == status
+            assert ONE.api_key.encode() not in writer.body
+            assert "***" in writer.error()["message"]
+            await trio.sleep(20)
+
+
 async def test_retries_end_at_retry_count() -> None:
     configs = [instance_config(f"i{n}", retry_count=2, max_tpm=10**6) for n in range(5)]
     answers = {config.name: error_answer(500, "InternalServerError") for config in configs}
@@ -243,6 +259,39 @@ async def test_retries_end_at_retry_count() -> None:
         assert len(b.upstream.requests) == 3
         assert len({request.config.name for request in b.upstream.requests}) == 3
         assert writer.header(b"x-proxy-attempts") == b"3"
+
+
+async def hang_then_fail(request: UpstreamRequest) -> FakeAnswer:
+    """So that all fail before the first failure is known."""
+    await trio.sleep(20)
+    raise UpstreamFailure("head", "timeout", "nothing came in time")
+
+
+async def send_many(b: Bench, count: int) -> list[FakeWriter]:
+    writers = [FakeWriter() for _ in range(count)]
+    async with trio.open_nursery() as nursery:
+        for writer in writers:
+            nursery.start_soon(b.exchange.handle, chat(), writer)
+    await wait_all_tasks_blocked()
+    return writers
+
+
+async def test_a_sound_instance_takes_all_that_another_fails(autojump_clock: MockClock) -> None:
+    """However large their share: the retry budget is for outages, and this is none."""
+    async with bench(ONE, TWO, one=hang_then_fail, two=completion()) as b:
+        writers = await send_many(b, 90)
+        assert [writer.status for writer in writers] == [200] * 90
+
+
+async def test_an_instance_that_has_just_failed_gets_no_more_retries_than_the_budget_has() -> None:
+    failing = error_answer(503, "ServiceUnavailable")
+    async with bench(ONE, TWO, one=failing, two=error_answer(500, "x")) as b:
+        while b.means.retry_budget.take(trio.current_time()):
+            pass
+        assert (await b.send(chat())).header(b"x-proxy-attempts") == b"2"
+        refused = await b.send(chat())
+        assert (refused.status, refused.header(b"x-proxy-attempts")) == (503, b"1")
+        assert b.system.standing("two").error_count == 1
 
 
 @pytest.mark.parametrize(
@@ -570,29 +619,3 @@ async def test_an_upload_is_streamed_and_repeated_elsewhere_from_its_start() -> 
         assert (await b.send(request)).status == 200
         assert received == [FORM, FORM.replace(b"\r\nwhisper\r\n", b"\r\nwhisper-large\r\n")]
         assert b.upstream.requests[1].body.length == len(FORM) + 6  # type: ignore[union-attr]
-
-
-async def test_requests_with_one_cache_key_meet_one_instance() -> None:
-    configs = [instance_config(name, max_tpm=10**6) for name in ("a", "b", "c", "d")]
-    answers = {config.name: [completion() for _ in range(10)] for config in configs}
-    async with bench(*configs, **answers) as b:
-        for tenant in ("x", "y", "z"):
-            for _ in range(3):
-                await b.send(chat(prompt_cache_key=tenant))
-        met = [record.instance for record in b.records]
-        assert [len(set(met[i : i + 3])) for i in (0, 3, 6)] == [1, 1, 1]
-        assert len(set(met)) > 1
-
-
-async def test_of_those_who_wait_the_more_urgent_goes_first(autojump_clock: object) -> None:
-    answers = [completion(input_tokens=9, output_tokens=91) for _ in range(3)]
-    async with bench(instance_config("one", max_tpm=120), one=answers) as b:
-        await b.send(chat(max_tokens=100))
-        b.exchange._means = replace(b.exchange._means, max_wait_s=200.0)
-        async with trio.open_nursery() as nursery:
-            for name, urgency in (("late", b"200"), ("soon", b"1")):
-                request = chat(max_tokens=100)
-                request.headers = [(b"x-request-id", name.encode()), (b"x-priority", urgency)]
-                nursery.start_soon(b.send, request)
-                await trio.lowlevel.checkpoint()
-        assert [record.id for record in b.records[1:]] == ["soon", "late"]
