@@ -137,8 +137,8 @@ class Attempts:
             with lease:
                 if last is not None and not self._may_retry_on(lease):
                     lease.settle(CANCELLED_BEFORE_SENDING)
-                    await self._relay_failure(last)
-                    return
+                    self._excluded |= {lease.config.name}
+                    continue
                 failed = await self._attempt(lease)
                 retry_count = lease.config.retry_count
             if failed is None:

@@ -283,6 +283,18 @@ async def test_a_sound_instance_takes_all_that_another_fails(autojump_clock: Moc
         assert [writer.status for writer in writers] == [200] * 90
 
 
+async def test_without_a_budget_a_retry_passes_over_who_has_just_failed() -> None:
+    three = instance_config("three", priority=3, max_tpm=100_000)
+    failing = error_answer(500, "InternalServerError")
+    async with bench(ONE, TWO, three, one=failing, two=failing, three=completion()) as b:
+        while b.means.retry_budget.take(trio.current_time()):
+            pass
+        for attempts in (b"3", b"2"):
+            writer = await b.send(chat())
+            assert writer.header(b"x-proxy-instance") == b"three"
+            assert b.records[-1].attempts == int(attempts)
+
+
 async def test_an_instance_that_has_just_failed_gets_no_more_retries_than_the_budget_has() -> None:
     failing = error_answer(503, "ServiceUnavailable")
     async with bench(ONE, TWO, one=failing, two=error_answer(500, "x")) as b:
