@@ -96,7 +96,7 @@ async def faulty_service(
             partial(
                 serve,
                 service.exchange,
-                service.app,
+                service.load_app,
                 host="127.0.0.1",
                 port=0,
                 limits=listener_limits(loaded),

@@ -42,8 +42,13 @@ async def declare_healthy(running: Faulty, name: str) -> None:
     assert got.status_code == 200
 
 
-def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "actors"]
+def changes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Of instance one, with their reasons."""
+    return [
+        (record.getMessage().removeprefix("instance one: "), getattr(record, "reason", ""))
+        for record in caplog.records
+        if record.getMessage().startswith("instance one: ")
+    ]
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
@@ -61,8 +66,9 @@ async def test_refused_credentials(
             assert (state["error_count"], state["connection_status"]) == (1, "connected")
             assert "Access denied" in state["last_error"]
             assert state["last_error_time"] > 0
-            [line] = lines(caplog)
-            assert line.startswith(f"instance one: not used for 60 s: {status[:3]} 401: Access")
+            [(change, reason)] = changes(caplog)
+            assert change == "healthy -> credential_refused"
+            assert reason.startswith(f"{status[:3]} 401: Access")
             await declare_healthy(running, "one")
             assert (await running.state("one"))["status"] == "healthy"
             assert await served_by(running) == "one"
@@ -79,8 +85,9 @@ async def test_a_missing_deployment(tmp_path: Path, caplog: pytest.LogCaptureFix
             state = await running.state("one")
             assert state["status"] == "healthy"
             assert "DeploymentNotFound" in state["last_error"]
-            [line] = lines(caplog)
-            assert line.startswith("instance one: not used for 'gpt-4o' for 60 s: 404 Deployment")
+            [(change, reason)] = changes(caplog)
+            assert change == "healthy -> model_missing"
+            assert reason.startswith("404 Deployment")
             await declare_healthy(running, "one")
             assert await served_by(running) == "one"
 
@@ -97,8 +104,7 @@ async def test_an_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
             state = await running.state("one")
             assert (state["status"], state["error_count"]) == ("error", 5)
             assert state["last_error"] == "503 down: m"
-            [line] = [line for line in lines(caplog) if "not used" in line]
-            assert line.endswith(" s: 503 down: m")
+            assert changes(caplog) == [("breaker_closed -> breaker_open", "503 down: m")]
             await declare_healthy(running, "one")
             assert (await running.state("one"))["status"] == "healthy"
             assert [await served_by(running) for _ in range(2)] == ["one"] * 2

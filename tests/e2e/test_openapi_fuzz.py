@@ -114,7 +114,7 @@ async def serve(folder: Path, report: Callable[[Any], None]) -> None:
         upstream = await nursery.start(serve_resource, resource, "127.0.0.1", 0)
         async with assembled(service_settings) as service:
             listeners = await open_listeners("127.0.0.1", 0, backlog=10)
-            server = Server(service.exchange, service.app, limits=Limits())
+            server = Server(service.exchange, service.load_app, limits=Limits())
             async with trio.open_nursery() as serving:
                 urls = await serving.start(server.run, listeners)
                 record = {

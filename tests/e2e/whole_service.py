@@ -127,7 +127,7 @@ async def whole_service(
             partial(
                 serve,
                 service.exchange,
-                service.app,
+                service.load_app,
                 host="127.0.0.1",
                 port=0,
                 limits=Limits(),
