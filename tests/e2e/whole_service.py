@@ -54,8 +54,13 @@ class Whole:
     url: str
     _clients: list[trio.SocketStream] = field(default_factory=list)
 
+    @property
+    def upstream(self) -> Any:
+        """Its connections to instances."""
+        return self.service.exchange._means.upstream
+
     async def connect(self, receive_buffer_bytes: int | None = None) -> trio.SocketStream:
-        """A client; closed at the end of the test."""
+        """A client; closed at the end of the test, if it has not been before."""
         address = urlsplit(self.url)
         assert address.hostname is not None
         assert address.port is not None
@@ -63,6 +68,7 @@ class Whole:
         if receive_buffer_bytes is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         await client.connect((address.hostname, address.port))
+        self._clients = [kept for kept in self._clients if kept.socket.fileno() >= 0]
         self._clients.append(trio.SocketStream(client))
         return self._clients[-1]
 
@@ -76,6 +82,7 @@ class Whole:
     def close_clients(self) -> None:
         for client in self._clients:
             client.socket.close()
+        self._clients.clear()
 
 
 async def talk(client: trio.SocketStream, request: bytes) -> tuple[int, bytes]:
