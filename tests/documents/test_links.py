@@ -11,6 +11,7 @@ import pytest
 from page import ROOT, steps
 from test_pages_tried import TRIED
 
+from actors.models import InstanceConfig, InstanceState
 from actors.policy.headroom import ObstacleReason
 
 PAGES = sorted(
@@ -57,6 +58,21 @@ EARLIER_COMMANDS = {
     ),
 }
 """The commands of the earlier system's documents, and the page that runs them as they were."""
+
+
+EARLIER_NAMES = """
+    NewInstanceManager ConfigStore StateStore InstanceRouter
+    instance_configs.json instance_states.json INSTANCE_CONFIG_FILE INSTANCE_STATE_FILE
+    /admin/instances /admin/instances/{instance_name} /admin/instances/{instance_name}/config
+    /admin/instances/{instance_name}/state /admin/instances/migrate X-Admin-API-Key
+    /admin/instances/new /admin/instances/new/{name}/config /admin/instances/new/{name}/state
+    scripts/backup_monitor.py scripts/cleanup_old_implementation.py
+    tests/test_new_implementation.py app.main .env instance_context backup_old_implementation/
+    app/instance/new_manager.py app/instance/new_router.py app/instance/instance_context.py
+    app/instance/factory.py app/instance/manager.py migration/initialize_new_implementation.py
+    app/main.py app/routers/admin.py docs/new_implementation.md README.md
+"""
+"""Everything that has a name in those documents, beside the fields of the two records."""
 
 
 def text_of(page: Path) -> str:
@@ -119,6 +135,14 @@ def test_the_commands_of_the_earlier_documents_are_run_as_they_were(page: str) -
     run = "\n".join(commands_run(page))
     for command in EARLIER_COMMANDS[page]:
         assert " ".join(command.split()) in run, f"docs/{page} does not run: {command}"
+
+
+def test_the_table_has_everything_of_the_earlier_documents() -> None:
+    _, _, tables = text_of(ROOT / "docs/new_implementation.md").partition("## Where everything is")
+    there = [line.strip("|").split(" | ")[0] for line in tables.split("\n") if line.startswith("|")]
+    names = {*EARLIER_NAMES.split(), *InstanceConfig.model_fields, *InstanceState.model_fields}
+    missing = {name for name in names if not any(name in cell for cell in there)}
+    assert not missing, f"docs/new_implementation.md has no row for {', '.join(sorted(missing))}"
 
 
 def first_cells(page: str, column: int) -> set[str]:
