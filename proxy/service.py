@@ -202,7 +202,7 @@ def _system(
     states, warning = state_store.load()
     if warning:
         _log.warning(warning)
-    _log.info("%d instances are configured", len(configs))
+    _log.info("instances configured: %d", len(configs))
     options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
     return System(configs, states, config_store, state_store, options, on_change=pools.follow)
 
