@@ -8,17 +8,21 @@ import os
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backups import cli, online, pair, records, watch
+import trustme
+from backups import arguments, cli, online, pair, records, watch
 from backups.difference import difference
 from backups.service import Service, ServiceFailed, instance_path
 from service_process import ADMIN_KEY, ROOT, clean_environment, running_service
@@ -587,6 +591,36 @@ def test_a_file_is_stale_only_while_the_service_is_up(site: Path) -> None:
     assert kinds(watcher.look(NOW + 310)) == ["stale"]
     file_of(site, "state").unlink()
     assert kinds(watcher.look(NOW + 400)) == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({}, "http://127.0.0.1:3010"),
+        ({"HOST": "0.0.0.0", "PORT": "8000"}, "http://127.0.0.1:8000"),
+        ({"HOST": "::", "TLS_CERT_FILE": "a.pem"}, "https://[::1]:3010"),
+    ],
+)
+def test_where_the_service_is_follows_from_its_settings(
+    variables: dict[str, str], url: str
+) -> None:
+    assert arguments.parse(["monitor", "--file", "a"], variables).url == url
+
+
+def test_a_service_whose_certificate_is_for_another_name_is_up() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("proxy.example").configure_cert(context)
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=True
+    )
+    serving = threading.Thread(target=server.handle_request)
+    serving.start()
+    service = Service(f"https://127.0.0.1:{server.server_port}")
+    assert service.is_up()
+    serving.join()
+    server.server_close()
+    assert not service.is_up()
 
 
 def test_keys_that_refer_to_the_services_environment_are_no_problem() -> None:
