@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TypeAlias
 
@@ -162,6 +164,18 @@ def test_a_step_that_fails_is_found(tmp_path: Path) -> None:
         Reader(tmp_path, {}).follow(step)
     [step] = steps("<!-- exit: 3 -->\n```bash\nexit 3\n```\n")
     assert Reader(tmp_path / "other", {}).follow(step) == ""
+
+
+@needs_curl
+def test_a_refusal_that_no_answer_shows_is_found(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # knows no method
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = f"```bash\ncurl http://127.0.0.1:{server.server_port}/\n```\n"
+        with pytest.raises(WentWrong, match="exit status 22"):
+            Reader(tmp_path / "unseen", {}).follow(steps(command)[0])
+        [step] = steps(f"{command}```text\n...\n```\n")
+        assert "501" in Reader(tmp_path / "shown", {}).follow(step)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

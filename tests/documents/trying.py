@@ -106,14 +106,18 @@ class Reader:
         folder.mkdir(exist_ok=True)
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
-        (folder / ".curlrc").write_text("silent\nshow-error\nnoproxy = *\n")
-        self._add_python()
+        self._add_tools()
 
-    def _add_python(self) -> None:
+    def _add_tools(self) -> None:
+        """`python` is this one. curl says nothing of its progress, and fails where a page shows no
+        answer that would tell a refusal."""
         tools = self.folder / ".tools"
         tools.mkdir()
         (tools / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         (tools / "python").chmod(0o755)
+        quiet = "silent\nshow-error\nnoproxy = *\n"
+        (self.folder / ".curlrc").write_text(quiet)
+        (tools / ".curlrc").write_text(f"{quiet}fail\n")
 
     def close(self) -> None:
         self._services.close()
@@ -128,6 +132,8 @@ class Reader:
             return ""
         starters = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
         environ = self._environ()
+        if step.answer is None:
+            environ["CURL_HOME"] = str(self.folder / ".tools")
         if _PORT.search(notes.get("service", "")):
             environ["PORT"] = "0"
         running = Running([*starters[step.block.language], text], self.folder, environ)

@@ -614,7 +614,7 @@ def test_a_service_whose_certificate_is_for_another_name_is_up() -> None:
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=True
     )
-    serving = threading.Thread(target=server.handle_request)
+    serving = threading.Thread(target=server.handle_request, daemon=True)
     serving.start()
     service = Service(f"https://127.0.0.1:{server.server_port}")
     assert service.is_up()
