@@ -2,6 +2,7 @@
 
 | facet      | of       | at rest          | otherwise                           |
 |------------|----------|------------------|-------------------------------------|
+| operator   |          | `healthy`        | `disabled`                          |
 | task       |          | `healthy`        | `quarantined`                       |
 | credential |          | `healthy`        | `credential_refused`, with an end   |
 | limit      | a model  | `healthy`        | `rate_limited`, with an end         |
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from actors.policy.standing import Standing
 
-Facet: TypeAlias = Literal["task", "credential", "limit", "model", "breaker"]
+Facet: TypeAlias = Literal["operator", "task", "credential", "limit", "model", "breaker"]
 Place: TypeAlias = tuple[Facet, str]
 """A facet, and the model that it is about; "" when it is about the instance."""
 
@@ -40,6 +41,7 @@ class Change(NamedTuple):
 
 
 _REST: Final[dict[Facet, str]] = {
+    "operator": "healthy",
     "task": "healthy",
     "credential": "healthy",
     "limit": "healthy",
@@ -52,6 +54,8 @@ def conditions(standing: Standing, now: float) -> dict[Place, Condition]:
     """Every facet that is not at rest. `now`: trio time. Cost: under 1 µs when all are."""
     found: dict[Place, Condition] = {}
     benches, breaker = standing.benches, standing.breaker
+    if not standing.config.enabled:
+        found["operator", ""] = Condition("disabled", None)
     if standing.quarantine is not None:
         found["task", ""] = Condition("quarantined", None)
     if benches.credential > now:

@@ -32,11 +32,8 @@ class Files(NamedTuple):
 
     def context(self) -> ssl.SSLContext:
         """What a server needs. Blocks on the two files. Errors: `CertificateError`."""
-        for file, setting in ((self.certificate, "TLS_CERT_FILE"), (self.key, "TLS_KEY_FILE")):
-            try:
-                file.open("rb").close()
-            except OSError as error:
-                raise CertificateError(f"{setting}: {file}: {error.strerror}") from error
+        _check_readable("TLS_CERT_FILE", self.certificate)
+        _check_readable("TLS_KEY_FILE", self.key)
         try:
             return tls_context(self.certificate, self.key, _no_password)
         except _Encrypted:
@@ -46,6 +43,9 @@ class Files(NamedTuple):
             ) from None
         except ssl.SSLError as error:
             raise CertificateError(self._mismatch(error)) from error
+        except OSError as error:  # it was there a moment ago
+            both = f"{self.certificate} or {self.key}"
+            raise CertificateError(f"{both}: {error.strerror}") from error
 
     def _mismatch(self, error: ssl.SSLError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -67,6 +67,14 @@ class Files(NamedTuple):
         if sys.platform == "win32" or not mode & 0o027:
             return None
         return f"others may read or replace the private key {self.key} (mode {mode:04o}): chmod 600"
+
+
+def _check_readable(setting: str, file: Path) -> None:
+    """OpenSSL does not say which of two files it can't read."""
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise CertificateError(f"{setting}: {file}: {error.strerror}") from error
 
 
 class _Encrypted(Exception):

@@ -138,6 +138,18 @@ async def test_a_quarantine_is_told_until_an_operator_ends_it(
         assert last(told).reason == "an operator set its state"
 
 
+async def test_switching_an_instance_off_and_on_is_told(
+    autojump_clock: MockClock, told: pytest.LogCaptureFixture
+) -> None:
+    async with running_system(ONE) as system:
+        for enabled in (False, True):
+            await system.administration.update_config("one", {"enabled": enabled})
+        assert lines(told) == [
+            "instance one: healthy -> disabled",
+            "instance one: disabled -> healthy",
+        ]
+
+
 async def test_what_the_state_file_said_is_told_at_the_start(
     autojump_clock: MockClock, told: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -195,6 +197,25 @@ async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
     assert 'openai_proxy_client_connections{state="active"} 1.0' in text
     assert 'openai_proxy_upstream_connections{instance="one"' in text
     assert RECORD["api_key"] not in text
+
+
+async def test_a_change_of_state_is_logged_with_the_request_that_caused_it(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "actors")
+    body = {"model": "gpt-4", "messages": [{"role": "user", "content": "a secret question"}]}
+    told: list[dict[str, Any]] = []
+    last = ""
+    with trio.fail_after(10):
+        while not told:
+            answer = await operator.client.post("/v1/chat/completions", json=body)
+            last = answer.headers["x-request-id"]
+            told = [vars(record) for record in caplog.records if hasattr(record, "state")]
+    [fields] = told
+    assert (fields["instance"], fields["state"]) == ("one", "breaker_open")
+    assert fields["request_id"] == last
+    assert "connect" in fields["reason"]
+    assert not re.search(r"secret|k-0123456789", str(fields))
 
 
 async def test_a_load_balancer_is_told_before_connections_are_refused(tmp_path: Path) -> None:
