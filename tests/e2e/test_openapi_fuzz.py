@@ -8,42 +8,68 @@ instances are deleted, logging is turned down, data are migrated.
 from __future__ import annotations
 
 import json
+import os
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
-import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.front.openapi import document
-from proxy.server.limits import Limits
-from proxy.server.listen import open_listeners
-from proxy.server.server import Server
-from proxy.service import assembled
-from proxy.settings import load_settings
-from proxy.simulator.demo import simulated_resource
-from proxy.simulator.deployment import INSTANT
 from proxy.simulator.resource import DEFAULT_KEY
-from proxy.simulator.serving import serve_resource
 
 schemathesis = pytest.importorskip("schemathesis")
 requests = pytest.importorskip("requests")  # what schemathesis sends with
 described = pytest.importorskip("schemathesis.specs.openapi.checks")
 
+ROOT = Path(__file__).parents[2]
 KEY = {"X-Admin-API-Key": "admin-key-for-tests"}
 SERVING, CHANGED = "serving", "changed"
 """Two instances: one serves, the other one is what requests about an instance are about."""
 MODEL = "gpt-4o"
-EXAMPLES = 12
+RECORD = {
+    "api_key": DEFAULT_KEY,
+    "api_version": "2025-04-01-preview",
+    "supported_models": [MODEL],
+}
+EXAMPLES = 10
 """Of each operation, about half of them wrong on purpose."""
+PROGRAM = f"""
+import json, pathlib, sys
+import trio
+from proxy.service import serve_with_stores
+from proxy.settings import load_settings
+from proxy.simulator.demo import simulated_resource
+from proxy.simulator.deployment import INSTANT
+from proxy.simulator.serving import serve_resource
+
+async def main():
+    folder = pathlib.Path(sys.argv[1])
+    settings = load_settings({{
+        "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
+        "INSTANCE_STATE_FILE": str(folder / "states.json"),
+        "INSTANCE_DATA_FILE": str(folder / "data.json"),
+        "ADMIN_API_KEY": "{KEY["X-Admin-API-Key"]}",
+        "MAX_QUEUE_WAIT_SECONDS": "0",
+        "PORT": "0",
+    }})
+    resource = simulated_resource("r", ["{MODEL}"], tpm=10_000_000, latency=INSTANT, seed=1)
+    async with trio.open_nursery() as nursery:
+        upstream = await nursery.start(serve_resource, resource, "127.0.0.1", 0)
+        await serve_with_stores(
+            settings, lambda urls: print(json.dumps([urls[0], upstream]), flush=True)
+        )
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+"""Serves in front of a simulated resource, and says where both are."""
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     described.status_code_conformance,
@@ -58,83 +84,40 @@ class Target:
     """A running service, and a connection to it."""
 
     url: str
+    upstream: str
     session: Any
-    record: dict[str, Any]
 
     def renew(self) -> None:
         """Both instances are there, and nothing is held against the one that serves."""
         instances = f"{self.url}/admin/instances"
         for name in (SERVING, CHANGED):
-            self.session.post(instances, headers=KEY, json={**self.record, "name": name})
+            record = {"name": name, "api_base": self.upstream, **RECORD}
+            self.session.post(instances, headers=KEY, json=record)
         state = {"status": "healthy"}
         self.session.put(f"{instances}/{SERVING}/state", headers=KEY, json=state)
 
 
-@contextmanager
-def in_a_thread(main: Callable[..., Any]) -> Iterator[Any]:
-    """Runs `main(report)` on trio in another thread; gives what it reports first."""
-    reports: SimpleQueue[Any] = SimpleQueue()
-    scope = trio.CancelScope()
-
-    async def run() -> None:
-        token = trio.lowlevel.current_trio_token()
-        with scope:
-            await main(lambda first: reports.put((token, first)))
-
-    def in_thread() -> None:
-        try:
-            trio.run(run)
-        finally:
-            reports.put(None)
-
-    thread = threading.Thread(target=in_thread)
-    thread.start()
-    reported = reports.get()
-    assert reported is not None, "it did not start"
-    token, first = reported
-    try:
-        yield first
-    finally:
-        token.run_sync_soon(scope.cancel)
-        thread.join()
-
-
-async def serve(folder: Path, report: Callable[[Any], None]) -> None:
-    resource = simulated_resource("r", [MODEL], tpm=10_000_000, latency=INSTANT, seed=1)
-    service_settings = load_settings(
-        {
-            "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
-            "INSTANCE_STATE_FILE": str(folder / "states.json"),
-            "INSTANCE_DATA_FILE": str(folder / "data.json"),
-            "ADMIN_API_KEY": KEY["X-Admin-API-Key"],
-            "MAX_QUEUE_WAIT_SECONDS": "0",
-        }
-    )
-    async with trio.open_nursery() as nursery:
-        upstream = await nursery.start(serve_resource, resource, "127.0.0.1", 0)
-        async with assembled(service_settings) as service:
-            listeners = await open_listeners("127.0.0.1", 0, backlog=10)
-            server = Server(service.exchange, service.load_app, limits=Limits())
-            async with trio.open_nursery() as serving:
-                urls = await serving.start(server.run, listeners)
-                record = {
-                    "api_key": DEFAULT_KEY,
-                    "api_base": upstream,
-                    "api_version": "2025-04-01-preview",
-                    "supported_models": [MODEL],
-                }
-                report((urls[0], record))
-                await trio.sleep_forever()
-
-
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    folder = tmp_path_factory.mktemp("fuzzed")
-    with (
-        in_a_thread(partial(serve, folder)) as (url, record),
-        requests.Session() as session,
-    ):
-        yield Target(url, session, record)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", PROGRAM, str(tmp_path_factory.mktemp("fuzzed"))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, "it did not start"
+        with requests.Session() as session:
+            yield Target(*json.loads(line), session)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(json.dumps(document())))
