@@ -99,6 +99,7 @@ BUSY = (
     ).encode()
     + b"\n\n"
 )
+WEB_PAGE = answer(b"<html>Please sign in</html>").replace(b"application/json", b"text/html")
 BAD_EVENT = chunk(b"data: {]\n\n")
 LONG = f"content-length: {len(EVENTS + DONE) + 10}\r\n"
 SHORT = f"content-length: {len(EVENTS) + 20}\r\n"
@@ -152,6 +153,7 @@ FAULTS = (
     Fault("answer or first event that is no JSON",
           (serving(answer(b'{"id": ')),), (serving(head_of_stream() + BAD_EVENT),),
           FAILED_OVER),
+    Fault("web page instead of an answer", (serving(WEB_PAGE),), (serving(WEB_PAGE),), FAILED_OVER),
     Fault("event that is no JSON after two others", None, (then_hang(TWO + BAD_EVENT),),
           (NOTHING, NOTHING, MALFORMED, MALFORMED)),
     Fault("error event before the first output", None, (then_hang(START + chunk(BUSY)),),

@@ -24,6 +24,7 @@ from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
 from proxy.exchange.failure_table import PASSED_ON
 from proxy.exchange.headers import forwarded, is_event_stream, returned
+from proxy.exchange.missing_operations import MissingOperations
 from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
@@ -82,6 +83,7 @@ class Means:
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     without_stream_options: set[tuple[str, str]] = field(default_factory=set)
+    missing: MissingOperations = field(default_factory=MissingOperations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Attempts:
         self._headers = forwarded(request.headers)
         self._query = request.query
         self._excluded: frozenset[str] = frozenset()
-        self._avoided: frozenset[str] = frozenset()
+        self._avoided = means.missing.at(call.operation.path, record.started_at)
         body = call.body
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
@@ -302,6 +304,9 @@ class Attempts:
         if outcome.kind != "success":
             outcome = outcome._replace(request_id=self._record.id)
         lease.settle(outcome, used_tokens, seen)
+        if outcome.kind == "unsupported":
+            operation = self._call.operation.path
+            self._means.missing.note(operation, lease.config.name, trio.current_time())
         self._record.trail.append(
             AttemptRecord(
                 lease.config.name, self._attempt_at, lease.tokens, outcome, used_tokens, seen

@@ -111,10 +111,11 @@ OLD_VERSION: Final = Rule(
 )  # fmt: skip
 """The version is the instance's own, not the client's."""
 NOT_HERE: Final = Rule(
-    "status", "404 `404`, \"Resource not found\"", "unsupported", _NOT, telling=2
+    "status", "404 `404`, \"Resource not found\"", "unsupported",
+    "for this operation it comes last, 60 s", telling=2,
 )  # fmt: skip
 """Address and version are the instance's own. But it may be one operation only that they do not
-have, so the others are not kept away."""
+have, so the others are not kept away (see `missing_operations`)."""
 FAILED: Final = Rule("status", "408, 409, 5xx", "instance_error", _BREAKER, telling=3)
 REDIRECTED: Final = Rule("status", "3xx", "instance_error", _BREAKER, told="redirected", telling=1)
 """`api_base` is not where the service is. Where it is, is not the client's business."""

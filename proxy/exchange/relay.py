@@ -108,11 +108,12 @@ class Relay:
         return usage
 
     def _is_json(self) -> bool:
-        """Whether the answer says that it is a JSON document in plain text."""
+        """Whether the answer has to be a JSON document in plain text. A web page is none: it comes
+        from something that stands in between."""
         headers = self._response.headers
         content_type = header(headers, b"content-type") or b""
         return (
-            content_type.partition(b";")[0].strip().lower() == b"application/json"
+            content_type.partition(b";")[0].strip().lower() in (b"application/json", b"text/html")
             and self._response.status not in (204, 205)
             and not content_coding(headers)
         )

@@ -24,6 +24,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
+from proxy.exchange.missing_operations import MISSING_S
 from proxy.exchange.models import ModelList
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.exchange.record import RequestRecord
@@ -205,6 +206,26 @@ async def test_a_limit_is_not_met_twice_while_another_instance_is_eligible() -> 
     async with bench(ONE, TWO, three, one=limited, two=failing, three=completion()) as b:
         assert (await b.send(chat())).status == 200
         assert [request.config.name for request in b.upstream.requests] == ["one", "two", "three"]
+
+
+async def test_an_operation_that_an_instance_does_not_have_is_asked_of_it_last(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    old = error_answer(404, "404", "Resource not found")
+    async with bench(ONE, TWO, one=old, two=completion()) as b:
+        for _ in range(3):
+            assert (await b.send(chat(path="/v1/responses"))).status == 200
+        await b.send(chat())  # what else it has is asked of it as before
+        asked = [request.config.name for request in b.upstream.requests]
+        assert asked == ["one", "two", "two", "two", "one", "two"]
+        assert b.system.standing("one").status(trio.current_time()) == "healthy"
+        assert "Resource not found" in b.system.standing("one").last_error
+        await trio.sleep(MISSING_S)
+        await b.send(chat(path="/v1/responses"))
+        assert b.upstream.requests[-2].config.name == "one"
+    async with bench(ONE, one=old) as b:
+        for _ in range(2):
+            assert (await b.send(chat())).status == 404
 
 
 async def test_requests_with_a_common_key_meet_the_same_instance() -> None:
