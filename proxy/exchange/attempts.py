@@ -22,6 +22,7 @@ from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
+from proxy.exchange.failed import Failed, more_telling
 from proxy.exchange.failure_table import PASSED_ON
 from proxy.exchange.headers import forwarded, is_event_stream, returned
 from proxy.exchange.missing_operations import MissingOperations
@@ -86,20 +87,6 @@ class Means:
     missing: MissingOperations = field(default_factory=MissingOperations)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An attempt that gave the client nothing. `status` is None if there was no answer at all."""
-
-    verdict: classify.Verdict
-    instance: str
-    status: int | None = None
-    headers: Headers | None = None
-    body: bytes = b""
-    failure: UpstreamFailure | None = None
-    ours: bool = False
-    """What was refused is what this proxy had added, and will not add again."""
-
-
 class Attempts:
     """One request in progress: attempts until one is relayed or none is left."""
 
@@ -150,7 +137,7 @@ class Attempts:
             if not failed.verdict.elsewhere:
                 await self._relay_failure(failed)
                 return
-            last = _more_telling(last, failed)
+            last = more_telling(last, failed)
             if retries >= retry_count or trio.current_time() >= self._answer_until:
                 await self._relay_failure(last)
                 return
@@ -390,10 +377,3 @@ def _surface(lease: Lease) -> tuple[str, str]:
 def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
     status, body = classify.stream_error(error)
     return status, _JSON, body
-
-
-def _more_telling(last: Failed | None, failed: Failed) -> Failed:
-    """Of two failures the one that helps the client more, as the failure table says."""
-    if last is None or failed.verdict.rule.telling >= last.verdict.rule.telling:
-        return failed
-    return last
