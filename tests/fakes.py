@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -111,13 +111,9 @@ class FakeAnswer:
     """Trio time; `FakeUpstream` sets it."""
     _due: float = math.inf
 
-    def rewind(self) -> None:
-        """From now on all pieces come again."""
-        self._left = list(self.pieces)
-
     async def read_chunk(self) -> bytes:
         if not hasattr(self, "_left"):
-            self.rewind()
+            self._left = list(self.pieces)
         await trio.lowlevel.checkpoint()
         if self._left:
             piece = self._left[0]
@@ -173,7 +169,8 @@ Answering = FakeAnswer | UpstreamFailure | Callable[[UpstreamRequest], Awaitable
 
 
 class FakeUpstream:
-    """Answers by instance name: the next of its list, the last one for ever."""
+    """Answers by instance name: the next of its list, the last one for ever. `answers`: those that
+    were given, each a copy."""
 
     def __init__(self, **answers: Answering | list[Answering]) -> None:
         self._answers = {
@@ -193,7 +190,7 @@ class FakeUpstream:
             raise answer
         if not isinstance(answer, FakeAnswer):
             answer = await answer(request)
-        answer.rewind()
+        answer = replace(answer)  # several may be under way at the same time
         if request.whole_s is not None and not is_event_stream(answer.headers):
             answer.deadline = started + request.whole_s
         self.answers.append(answer)

@@ -97,7 +97,7 @@ async def test_an_answer_passes_byte_for_byte_with_its_headers() -> None:
             b"x-proxy-instance": b"one",
             b"x-request-id": b.records[0].id.encode(),
         }
-        assert answer.closed
+        assert b.upstream.answers[0].closed
         standing = b.system.standing("one")
         assert standing.successful_requests == 1
         assert standing.account.usage.total(trio.current_time()) == 12
@@ -482,7 +482,7 @@ async def test_a_plain_answer_is_bounded_as_a_whole(autojump_clock: trio.testing
         started = trio.current_time()
         writer = await b.send(chat())
         assert (writer.status, trio.current_time() - started) == (504, 60.0)
-        assert slow.closed
+        assert b.upstream.answers[0].closed
 
 
 async def test_a_client_that_leaves_costs_nobody_anything() -> None:
