@@ -6,7 +6,7 @@ the configured tokens per minute.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from actors.policy.account import Account
 from actors.policy.headroom import NOBODY, Obstacle
@@ -141,9 +141,13 @@ class Capacity:
         """Learns from an answer that is still under way."""
         self.quotas[model].observe(lease_id, evidence, now)
 
-    def refused(self, model: str, now: float) -> None:
-        """The upstream refused for its token limit."""
-        self.quotas[model].refused(now)
+    def refused(self, model: str, limit: Literal["tokens", "requests"], now: float) -> None:
+        """The upstream refused for this limit."""
+        quota = self.quotas[model]
+        if limit == "tokens":
+            quota.refused(now)
+        else:
+            quota.pace.refused(now)
 
     def reconfigure(self, config: InstanceConfig, *, elsewhere: bool) -> None:
         """`elsewhere`: the instance is another upstream now, whose limits are not known."""

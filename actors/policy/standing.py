@@ -118,6 +118,7 @@ class Standing:
         tokens = demand.input_likely + demand.output
         self._demands[lease_id] = demand.model  # first: whatever fails below can be settled
         self.capacity.reserve(lease_id, demand.model, tokens, now)
+        self.benches.granted(demand.model, lease_id, now)
         self.breaker.granted(lease_id, tokens, now)
         self.total_requests += 1
         self.last_used_at = now
@@ -171,17 +172,17 @@ class Standing:
                 self.breaker.failed(lease_id, now, outcome.bench_s or 0.0)
             case _:
                 self.breaker.released(lease_id)
-                self._bench(model, outcome, now)
+                self._bench(lease_id, model, outcome, now)
         if outcome.kind != "cancelled":
             self._record_error(outcome.reason, now)
 
-    def _bench(self, model: str, outcome: Outcome, now: float) -> None:
+    def _bench(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         benches = self.benches
         match outcome.kind:
             case "rate_limited":
-                if outcome.limit == "tokens":
-                    self.capacity.refused(model, now)
-                benches.limit(model, outcome.bench_s, now)
+                if outcome.limit is not None:
+                    self.capacity.refused(model, outcome.limit, now)
+                benches.limit(model, lease_id, outcome.bench_s, now)
             case "credential_error":
                 benches.refuse_credential(now)
             case "model_error":
@@ -215,7 +216,7 @@ class Standing:
         if _access(old) != _access(config) or old.model_deployments != config.model_deployments:
             self.benches.models.clear()
         if _access(old) != _access(config) or old.max_tpm != config.max_tpm:
-            self.benches.limits.clear()
+            self.benches.clear_limits()
         self.revision += 1
 
     def set_quarantine(self, reason: str, now: float) -> None:
@@ -269,7 +270,7 @@ class Standing:
             self.judged = True
             self.benches.limit_everything(clock.trio_time(until))
         elif "rate_limited_until" in changes:
-            self.benches.limits.clear()
+            self.benches.clear_limits()
 
     def _reset(self) -> None:
         self.quarantine = None
