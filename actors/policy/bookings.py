@@ -23,6 +23,10 @@ TELLING_S: Final = 0.5
 """Shorter waits are over too soon to show how good a forecast is."""
 WEIGHT: Final = 0.02
 """Of the latest wait in the stretch: about the last hundred count."""
+SLACK: Final = 0.05
+MOST_SLACK_S: Final = 0.5
+"""Forecasts are off by some tenths of a second either way; who waits in vain has lost more than one
+who is told at once to come back a little later."""
 MOST: Final = 1.5
 """A wait that was longer has another reason than a count that is a little off."""
 
@@ -71,7 +75,8 @@ class Bookings:
 
     def stretched(self, until: float, now: float) -> float:
         """When the turn will come that nothing seems to keep from coming at `until`."""
-        return now + self.stretch * (until - now)
+        wait_s = until - now
+        return now + self.stretch * wait_s + min(MOST_SLACK_S, SLACK * wait_s)
 
     def release(self, lease_id: LeaseId) -> None:
         """It waits no longer. Does nothing if nothing is booked for it."""

@@ -214,7 +214,7 @@ async def test_whose_turn_comes_too_late_learns_it_at_once_with_a_true_time(
         second = await crowd.join(100, patience_s=65)
         assert isinstance(second.answer, Refused)
         assert second.at == 0
-        assert second.answer.retry_at == pytest.approx(120, abs=0.3)
+        assert second.answer.retry_at == pytest.approx(120, abs=1)
         await trio.sleep_until(second.answer.retry_at)
         assert first.instance == "small"
         await lease(system, 100)
@@ -266,7 +266,7 @@ async def test_the_line_is_bounded_and_a_withdrawal_frees_a_place(
         assert system.router.address.waiting == 2
         answer = await refused(system, 10, patience_s=100)
         assert answer.reason == "saturated"
-        assert answer.retry_at == pytest.approx(60, abs=0.2)
+        assert answer.retry_at == pytest.approx(60, abs=1)
         first.scope.cancel()
         await wait_all_tasks_blocked()
         assert system.router.address.waiting == 1
@@ -397,7 +397,7 @@ async def test_who_can_not_be_served_in_time_for_the_queue_is_refused_at_once(
             await crowd.join(30, patience_s=65)
         late = await refused(system, 30, patience_s=65)
         assert trio.current_time() == 0
-        assert late.retry_at == pytest.approx(120, abs=0.3)
+        assert late.retry_at == pytest.approx(120, abs=1)
         assert (await crowd.join(10, patience_s=65)).answer is None, "what is left is for others"
         assert (await crowd.join(30, patience_s=125)).answer is None
         nursery.cancel_scope.cancel()
@@ -420,7 +420,7 @@ async def test_who_leaves_is_not_ahead_any_more(autojump_clock: MockClock) -> No
         await lease(system, 100)
         crowd = Crowd(system, nursery)
         first = await crowd.join(90, patience_s=65)
-        assert (await refused(system, 90, patience_s=65)).retry_at == pytest.approx(120, abs=0.3)
+        assert (await refused(system, 90, patience_s=65)).retry_at == pytest.approx(120, abs=1)
         first.scope.cancel()
         await wait_all_tasks_blocked()
         assert (await lease(system, 90, patience_s=65)).config.name == "small"
@@ -501,7 +501,7 @@ async def test_an_explanation_says_what_an_ask_gets(
         if asked.answer is None:
             assert told.answer == "wait"
             await trio.sleep(150)
-            assert told.retry_at == pytest.approx(asked.at, abs=0.3)
+            assert told.retry_at == pytest.approx(asked.at, abs=1)
         else:
             assert isinstance(asked.answer, Refused)
             assert (told.answer, told.retry_at) == (asked.answer.reason, asked.answer.retry_at)
