@@ -160,7 +160,7 @@ class Standing:
 
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
-            case "success" | "client_error":
+            case "success" | "client_error" | "unsupported":
                 self.breaker.succeeded(lease_id, now)
                 self.judged = True
                 if outcome.kind == "success":
