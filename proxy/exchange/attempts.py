@@ -239,7 +239,7 @@ class Attempts:
                     if learned == "by counting":
                         guess = Usage(call.demand.input_likely, relay.events)
                 else:
-                    usage = await relay.whole()
+                    usage = await relay.whole(made=True)
             finally:
                 await response.aclose()
         except UpstreamFailure as failure:

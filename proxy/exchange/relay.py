@@ -83,9 +83,11 @@ class Relay:
 
     # -- whole answers ---------------------------------------------------------------------
 
-    async def whole(self) -> Usage | None:
+    async def whole(self, *, made: bool = False) -> Usage | None:
         """Relays byte for byte; the upstream side keeps the time (`UpstreamRequest.whole_s`).
 
+        `made`: the answer was made by the upstream and not brought to it, like a file: one that
+        should be JSON and is not counts as broken.
         Errors: `UpstreamFailure` before the first byte, `CutShort` after it.
         """
         read = self._response.read_chunk
@@ -104,7 +106,7 @@ class Relay:
         usage = from_body(body)
         # An object with usage in it that ends as an object does is not read for this.
         whole = usage is not None and body[:1] == b"{" and body[-1:] == b"}"
-        if not whole and self._is_json() and not _is_document(body):
+        if made and not whole and self._is_json() and not _is_document(body):
             raise UpstreamFailure("body", "protocol", "the answer is no JSON", answered=True)
         await self._writer.respond(self._response.status, self._headers(), body)
         return usage
