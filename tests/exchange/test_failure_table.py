@@ -267,8 +267,8 @@ async def test_what_the_client_gets_and_what_is_benched(name: str) -> None:
         now = trio.current_time()
         standing = alone.system.standing("one")
         benches = standing.benches
-        fault, domain = MEANING[golden.rule.kind]
-        assert (standing.error_count == 0) == (fault == "client")
+        _, domain = MEANING[golden.rule.kind]
+        assert (standing.error_count == 0) == (domain == "request")
         assert (benches.credential > now) == (golden.rule.kind == "credential_error")
         assert ("gpt-4" in benches.models) == (golden.rule.kind == "model_error")
         until = benches.limits.get("gpt-4")
