@@ -124,7 +124,6 @@ class Run:
             for what in ("traffic", "weather", "storms", "crashes", "kills", "changes")
         }
         self._haven_killed_at = -HAVEN_KILLED_S
-        self._keys: set[str] = set()
 
     async def run(self) -> None:
         weather = Weather(SimulatedUpstream(self._resources()), self._rngs["weather"])
