@@ -75,11 +75,14 @@ class InstanceActor:
     def turn(self) -> None:
         """Handles what is waiting, up to a bound. Never blocks."""
         mailbox, now = self.mailbox, trio.current_time()
+        changed = False
         for _ in range(min(TURN, len(mailbox))):
-            self.in_hand = mailbox.receive_nowait()
-            self.handle(self.in_hand, now)
+            self.in_hand = message = mailbox.receive_nowait()
+            self.handle(message, now)
             self.in_hand = None
-        self._announce()
+            changed = changed or not isinstance(message, Acquire)  # a grant frees nothing
+        if changed:
+            self._announce()
 
     def handle(self, message: InstanceRequest | InstanceControl, now: float) -> None:
         match message:

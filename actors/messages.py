@@ -143,7 +143,7 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class CapacityFreed:
-    """This instance has handled what it had in hand, and somebody waits: look at it again."""
+    """This instance has changed other than by a grant, and somebody waits: look at it again."""
 
     instance: str
 

@@ -43,7 +43,7 @@ from actors.policy.explanation import Outlook, explanation
 from actors.policy.headroom import NOBODY, Ahead, Obstacle
 from actors.policy.line import NEVER, WaitingLine
 from actors.policy.promises import Promises
-from actors.policy.refusal import LIMIT_REASONS, opens_by, refusal
+from actors.policy.refusal import LIMIT_REASONS, PASSING_REASONS, opens_by, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +80,7 @@ class Router:
         self.address = address
         self._selector = selector
         self._instances: tuple[InstanceRef, ...] = ()
+        self._by_name: dict[str, InstanceRef] = {}
         self._pools: dict[str, Pool[InstanceRef]] = {}
         self._line = WaitingLine(max_waiting)
         self._bookings = Bookings()
@@ -124,8 +125,8 @@ class Router:
                 self._admit(self._recognised(message, now) if message.again else message, now)
             case Declined(ask):
                 self._admit(ask, now)
-            case CapacityFreed():
-                self._retry_at = now
+            case CapacityFreed(name):
+                self._look_at(name, now)
             case Explain():
                 message.reply.set(self._explain(message, now))
             case Withdraw(lease_id):
@@ -134,6 +135,7 @@ class Router:
                     self._retry_at = now  # whoever stood behind it may be next
             case RosterChanged(instances):
                 self._instances = instances
+                self._by_name = {ref.config.name: ref for ref in instances}
                 self._pools.clear()
                 self._retry_at = now
             case _:
@@ -295,6 +297,25 @@ class Router:
         return pool
 
     # -- the waiting line ------------------------------------------------------------------
+
+    def _look_at(self, name: str, now: float) -> None:
+        """One instance has changed: is that anything to those who are first in line? A change that
+        is none to them costs one judgement each, not one by every instance."""
+        ref = self._by_name.get(name)
+        if ref is None:
+            return
+        not_served: set[str] = set()
+        for ask in self._line.oldest_first(not_served):
+            model = ask.demand.model
+            if not ref.config.serves(model):
+                not_served.add(model)
+            elif name not in ask.excluded:
+                obstacle = ref.headroom.assess(ask.demand, now)
+                if obstacle is None or obstacle.reason not in PASSING_REASONS:
+                    self._retry_at = now
+                    return
+                if obstacle.until is not None:
+                    self._retry_at = min(self._retry_at, max(obstacle.until, now + PAUSE_S))
 
     def _serve_line(self, now: float) -> None:
         """Offers to those who wait, oldest first, what nobody before them has claimed."""

@@ -88,7 +88,7 @@ def test_the_offered_load_counts_what_the_dearest_count_charges() -> None:
     default = capacity_per_minute(ResourceSpecs())
     dear = ResourceSpecs(default=ResourceSpec(prompt_factor=2.0))
     cheap = ResourceSpecs(default=ResourceSpec(prompt_factor=0.5, charging="actual"))
-    assert default == pytest.approx(sum(TPM) / 348, rel=0.02)
+    assert default == pytest.approx(sum(TPM) / 251, rel=0.02)
     assert capacity_per_minute(dear) < default
     assert capacity_per_minute(cheap) == default
 
