@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Evidence, LeaseId
-from actors.policy.learning import FRESH_S, PERIOD_S, SLIGHT_S, WEAR_S, CountRatio, LearnedLimit
+from actors.policy.learning import (
+    FRESH_S,
+    HOLD_S,
+    HOLDS,
+    PERIOD_S,
+    SLIGHT_S,
+    WEAR_S,
+    CountRatio,
+    LearnedLimit,
+    OthersUse,
+)
 from actors.policy.pace import Pace
 from actors.policy.quota import Quota
 
@@ -296,3 +306,20 @@ def test_whatever_the_headers_say_the_count_stays_sane(
         at = quota.earliest(min(50, limit // 2), now)
         assert at is not None
         assert now <= at <= now + 60.2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.integers(-50, 500)), min_size=1, max_size=40),
+)
+def test_others_use_is_the_most_of_the_last_minute_and_a_little_more(
+    steps: list[tuple[float, int]],
+) -> None:
+    others, now = OthersUse(), 1000.0
+    seen: list[tuple[float, int]] = []
+    for pause, excess in steps:
+        now += pause
+        others.observe(excess, now)
+        seen.append((now, excess))
+        surely = [amount for at, amount in seen if now - at < (HOLDS - 1) * HOLD_S]
+        perhaps = [amount for at, amount in seen if now - at <= HOLDS * HOLD_S]
+        assert max(0, *surely, 0) <= others.value(now) <= max(0, *perhaps, 0)
