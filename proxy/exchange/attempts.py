@@ -162,6 +162,8 @@ class Attempts:
         """
         demand, crashes = self._call.demand, 0
         started = trio.current_time()
+        # It has had its turn: at another instance, it need not queue up behind newer requests.
+        retrying = self._record.attempts > 0
         while True:
             try:
                 answer = await self._means.leases.acquire(
@@ -169,9 +171,9 @@ class Attempts:
                     self._wait_until,
                     self._excluded,
                     self._affinity,
-                    self._priority,
+                    self._priority - retrying,
                     self._avoided,
-                    again=self._again,
+                    again=self._again and not retrying,
                 )
             except InstanceCrashed:
                 crashes += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import FakeUpstream, FakeWriter, chat, completion
+from fakes import FakeUpstream, FakeWriter, chat, completion, error_answer
 from harness import instance_config, running_system
 
 from actors.messages import Acquire
@@ -16,19 +16,27 @@ from proxy.exchange.models import ModelList
 from proxy.tokens.output import Allowance
 
 
-async def asked(headers: list[tuple[bytes, bytes]], monkeypatch: Any, **fields: Any) -> Acquire:
-    """What the router is asked for on behalf of a request."""
-    async with running_system(instance_config("one", max_tpm=10**6)) as system:
+async def asked(
+    headers: list[tuple[bytes, bytes]], monkeypatch: Any, *, fails: bool = False, **fields: Any
+) -> list[Acquire]:
+    """What the router is asked for on behalf of a request. `fails`: at the first instance."""
+    one, two = (
+        instance_config(name, priority=place, max_tpm=10**6)
+        for place, name in enumerate(("one", "two"))
+    )
+    answers = {"one": error_answer(500) if fails else completion(), "two": completion()}
+    async with running_system(one, two) as system:
         seen: list[Acquire] = []
         handle = system.router.handle
 
         def noted(message: Any, now: float) -> None:
-            seen.append(message)
+            if isinstance(message, Acquire):
+                seen.append(message)
             handle(message, now)
 
         monkeypatch.setattr(system.router, "handle", noted)
         exchange = Exchange(
-            means=Means(system.leases, FakeUpstream(one=completion()), Allowance(), 10.0),
+            means=Means(system.leases, FakeUpstream(**answers), Allowance(), 10.0),
             models=ModelList(system.administration),
             keys=ClientKeys(()),
             max_running=100,
@@ -39,21 +47,28 @@ async def asked(headers: list[tuple[bytes, bytes]], monkeypatch: Any, **fields: 
         writer = FakeWriter()
         await exchange.handle(request, writer)
         assert writer.status == 200
-        return seen[0]
+        return seen
 
 
 async def test_without_any_wish_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = await asked([], monkeypatch)
+    (ask,) = await asked([], monkeypatch)
     assert (ask.affinity, ask.priority, ask.again) == (None, 100, False)
 
 
 async def test_priority_and_a_retry_are_told_to_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
     headers = [(b"x-priority", b"7"), (b"x-stainless-retry-count", b"1")]
-    ask = await asked(headers, monkeypatch)
+    (ask,) = await asked(headers, monkeypatch)
     assert (ask.priority, ask.again) == (7, True)
 
 
+async def test_after_a_failure_it_need_not_queue_up_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = [(b"x-stainless-retry-count", b"1")]
+    first, second = await asked(headers, monkeypatch, fails=True)
+    assert second.rank < first.rank < (100, True)
+    assert not second.again, "a promise is taken up once"
+
+
 async def test_a_prompt_cache_key_is_told_to_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = await asked([], monkeypatch, prompt_cache_key="tenant")
-    second = await asked([], monkeypatch, prompt_cache_key="tenant", temperature=0.5)
+    (first,) = await asked([], monkeypatch, prompt_cache_key="tenant")
+    (second,) = await asked([], monkeypatch, prompt_cache_key="tenant", temperature=0.5)
     assert first.affinity == second.affinity is not None
