@@ -110,6 +110,7 @@ class Leases:
         excluded: frozenset[str] = frozenset(),
         affinity: int | None = None,
         priority: int = 100,
+        only: frozenset[str] | None = None,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
 
@@ -117,9 +118,8 @@ class Leases:
         Cancellation at any moment leaves nothing reserved.
         """
         reply: Reply[Answer] = Reply()
-        ask = Acquire(
-            LeaseId(next(self._ids)), demand, wait_until, reply, excluded, affinity, priority
-        )
+        lease_id = LeaseId(next(self._ids))
+        ask = Acquire(lease_id, demand, wait_until, reply, excluded, affinity, priority, only)
         try:
             self._router.mailbox.offer(ask)
         except trio.WouldBlock:

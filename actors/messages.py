@@ -26,7 +26,7 @@ The only thing in them that changes is the reply slot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NewType, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 LeaseId = NewType("LeaseId", int)
 """Unique in the process; named by the requester before anybody has granted anything."""
+
+NO_MODEL: Final = ""
+"""The model of a demand that needs none, and no tokens: every enabled instance may take it."""
 
 
 class Demand(NamedTuple):
@@ -107,7 +110,8 @@ class Acquire(NamedTuple):
 
     `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
     shares with requests that should meet the same instance if there is room. `priority`: its
-    place among those that wait; lower is earlier.
+    place among those that wait; lower is earlier. `only`: the instances that hold what it speaks
+    of, so that no other will do; None: any.
     """
 
     lease_id: LeaseId
@@ -117,6 +121,7 @@ class Acquire(NamedTuple):
     excluded: frozenset[str] = frozenset()
     affinity: int | None = None
     priority: int = 100
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

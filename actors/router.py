@@ -17,6 +17,7 @@ import trio
 
 from actors.mailbox import MailboxClosed
 from actors.messages import (
+    NO_MODEL,
     Acquire,
     CapacityFreed,
     CountFirst,
@@ -32,11 +33,12 @@ from actors.messages import (
 )
 from actors.policy.explanation import explanation
 from actors.policy.headroom import Obstacle
-from actors.policy.line import NEVER, WaitingLine
+from actors.policy.line import NEVER, WaitingLine, lane
 from actors.policy.refusal import earliest, opens_by, refusal
 
 if TYPE_CHECKING:
     from actors.mailbox import Mailbox
+    from actors.policy.line import Lane
     from actors.policy.selection import Pool, Selector
 
 TURN: Final = 64
@@ -143,14 +145,14 @@ class Router:
         """
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
-        key = ask.affinity
+        key, only = ask.affinity, ask.only
         for ref in pool.order(now) if key is None else pool.preferring(key, now):
             name = ref.config.name
-            if name in ask.excluded:
+            if name in ask.excluded or (only is not None and name not in only):
                 continue
             obstacle = ref.headroom.assess(ask.demand, now)
             if obstacle is None:
-                if name in self._claims:
+                if name in self._claims and ask.demand.model:
                     obstacle = Obstacle("claimed", self._claims[name])
                 elif (waited and len(ref.mailbox)) or not _offer(ref, ask):
                     obstacle = Obstacle("no_headroom", now + PAUSE_S)
@@ -164,7 +166,8 @@ class Router:
         hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
         if hopes and now < ask.wait_until:
             return self._answer_or_hold(ask, hopes, now, waited=waited)
-        ask.reply.set(refusal(met.values(), excluded=bool(pool.candidates) and not met))
+        tried_all = bool(pool.candidates) and not met and (only is None or bool(ask.excluded))
+        ask.reply.set(refusal(met.values(), excluded=tried_all))
         return True
 
     def _answer_or_hold(
@@ -207,7 +210,11 @@ class Router:
             if len(self._pools) >= MAX_POOLS:
                 del self._pools[next(iter(self._pools))]
             pool = self._pools[model] = self._selector.pool(
-                [ref for ref in self._instances if ref.config.enabled and ref.config.serves(model)]
+                [
+                    ref
+                    for ref in self._instances
+                    if ref.config.enabled and (model == NO_MODEL or ref.config.serves(model))
+                ]
             )
         return pool
 
@@ -217,13 +224,14 @@ class Router:
         """Offers to those who wait, oldest first, what nobody before them has claimed."""
         self._retry_at = NEVER
         self._claims.clear()
-        blocked: set[str] = set()
+        blocked: set[Lane] = set()
         for ask in self._line.oldest_first(blocked):
-            model = ask.demand.model
             if ask.reply.abandoned or self._decide(ask, now, waited=True):
                 self._line.leave(ask.lease_id)
-            elif all(ref.config.name in self._claims for ref in self._pool(model).candidates):
-                blocked.add(model)
+                continue
+            open_to = (ref.config.name for ref in self._pool(ask.demand.model).candidates)
+            if all(name in self._claims for name in ask.only or open_to):
+                blocked.add(lane(ask))
 
     def close(self) -> None:
         """Refuses everything that is still waiting, in the mailbox or in the line."""

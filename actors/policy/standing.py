@@ -85,7 +85,7 @@ class Standing:
             return limited
         if not self.breaker.admits(demand.input_likely + demand.output, now):
             return Obstacle("breaker_open", self.breaker.next_admission(now))
-        return self.capacity.obstacle(demand, now)
+        return self.capacity.obstacle(demand, now) if demand.model else None
 
     def can_serve(self, now: float) -> bool:
         """Whether it would take some request sooner or later: a full minute does not count."""
