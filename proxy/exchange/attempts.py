@@ -156,11 +156,18 @@ class Attempts:
 
         Errors: `ProxyError` if there is no instance and nothing better to tell.
         """
-        demand, crashes = self._call.demand, 0
+        demand, crashes, binding = self._call.demand, 0, self._call.binding
         started = trio.current_time()
         while True:
             try:
-                answer = await self._means.leases.acquire(demand, self._wait_until, self._excluded)
+                answer = await self._means.leases.acquire(
+                    demand,
+                    self._wait_until,
+                    self._excluded,
+                    self._affinity,
+                    self._priority,
+                    None if binding is None else binding.instances,
+                )
             except InstanceCrashed:
                 crashes += 1
                 if crashes == MAX_CRASHES:
@@ -177,7 +184,8 @@ class Attempts:
             if last is not None and answer.reason != "saturated":
                 await self._relay_failure(last)
                 return None
-            raise refusal_error(answer, demand.model, trio.current_time())
+            told = refusal_error if binding is None else binding.refused
+            raise told(answer, demand.model, trio.current_time())
         return answer
 
     async def _counted(self, demand: Demand) -> Demand:
@@ -295,6 +303,8 @@ class Attempts:
         if asked and classify.rejects_stream_options(response.status, body):
             self._means.without_stream_options.add(lease.config.api_base)
             return replace(failed, verdict=replace(verdict, elsewhere=True))
+        if self._call.unopened and classify.cannot_decrypt(response.status, body):
+            return replace(failed, verdict=replace(verdict, elsewhere=True, exclude=True))
         return failed
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
@@ -332,7 +342,8 @@ class Attempts:
         """Tells the client the failure that stays: as it came, or in our words if none came."""
         record = self._record
         if failed.status is None or failed.headers is None:
-            raise _unreachable(failed.failure)
+            binding = self._call.binding
+            raise (_unreachable if binding is None else binding.unreachable)(failed.failure)
         if failed.verdict.outcome.kind == "credential_error":
             # Not the client's key: it must not be sent looking for a mistake of its own.
             raise ProxyError(

@@ -19,6 +19,8 @@ from proxy.tokens.bounds import bounds
 from proxy.tokens.output import output_limit
 
 if TYPE_CHECKING:
+    from proxy.bound.binding import Binding
+    from proxy.bound.ids import Key
     from proxy.exchange.operations import Operation, Target
     from proxy.exchange.ports import Headers, RequestReader
     from proxy.tokens.output import Allowance
@@ -44,6 +46,10 @@ class Call:
     asks_usage: bool = False
     """The client itself asked for the usage chunk of its stream."""
     form_model: FormField | None = None
+    binding: Binding | None = None
+    """To whom what it names binds it."""
+    unopened: tuple[Key, ...] = ()
+    """Encrypted items in it, of which nobody knows who can read them."""
 
     @property
     def choices(self) -> int:

@@ -22,6 +22,7 @@ from proxy.exchange.request_id import request_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.bound.bound import Bound
     from proxy.exchange.client_keys import ClientKeys
     from proxy.exchange.models import ModelList
     from proxy.exchange.operations import Target
@@ -41,10 +42,13 @@ class Exchange:
         keys: ClientKeys,
         max_running: int,
         record: Callable[[RequestRecord], None],
+        bound: Bound | None = None,
     ) -> None:
         """`max_running`: requests in progress, waiting ones included; one more is refused.
 
-        `record` is called once per request, when it is over; it must not block.
+        `record` is called once per request, when it is over; it must not block. `bound`: without
+        it nothing is known of what instances keep, and every request goes where the strategy
+        likes.
         """
         self._means = means
         self._models = models
@@ -52,6 +56,7 @@ class Exchange:
         self._max_running = max_running
         self._running = 0
         self._record = record
+        self._bound = bound
 
     @property
     def running(self) -> int:
@@ -109,6 +114,8 @@ class Exchange:
         try:
             record.operation, record.model = call.operation.path, call.model
             record.stream = call.stream
+            if call.operation.kept and self._bound is not None:
+                writer = await self._bound.bind(call, writer, record)
             await Attempts(self._means, call, request, writer, record).run()
         finally:
             call.close()

@@ -18,7 +18,8 @@ class Operation:
     model from there (openai-python, `lib/azure.py`, `_deployments_endpoints`). `estimate`: how
     its input tokens are counted. `stream_usage`: streams report usage when
     `stream_options.include_usage` asks for it; others report it by themselves or never. `ending`:
-    what its streams end with, see `proxy.exchange.sse.Ending`.
+    what its streams end with, see `proxy.exchange.sse.Ending`. `kept`: its requests may name, and
+    its answers make, what one instance keeps; see `proxy.bound`.
     """
 
     path: str
@@ -27,13 +28,14 @@ class Operation:
     estimate: EstimateKind
     stream_usage: bool = False
     ending: Ending = "close"
+    kept: bool = False
 
 
 OPERATIONS: Final = (
     Operation("chat/completions", True, "json", "chat", True, "choices"),
     Operation("completions", True, "json", "completions", True, "choices"),
     Operation("embeddings", True, "json", "embeddings"),
-    Operation("responses", False, "json", "responses", ending="response"),
+    Operation("responses", False, "json", "responses", ending="response", kept=True),
     Operation("images/generations", True, "json", "images"),
     Operation("images/edits", True, "multipart", "none"),
     Operation("audio/speech", True, "json", "speech"),
