@@ -73,7 +73,8 @@ class Asking:
             except UnresolvedReference as missing:
                 lease.settle(classify.keyless(str(missing)).outcome, 0)
             else:
-                lease.settle(outcome(status, headers, body, self.secret(lease)), 0)
+                secret = self._means.addresses.secret(lease.config)
+                lease.settle(outcome(status, headers, body, secret), 0)
                 return Answered(lease.config.name, status, headers, body)
         return Answered(lease.config.name, None, [], b"")
 
@@ -95,10 +96,6 @@ class Asking:
             return response.status, response.headers, await read_all(response, MAX_ANSWER_BYTES)
         finally:
             await response.aclose()
-
-    def secret(self, lease: Lease) -> bytes:
-        """What must not be shown of what the instance says."""
-        return self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer ")
 
 
 async def read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
@@ -124,7 +121,7 @@ def outcome(status: int, headers: Headers, body: bytes, secret: bytes) -> Outcom
     judged = classify.answer(
         status, headers, body, wall_now=wall_now(), latency_s=0.0, secret=secret
     ).outcome
-    if judged.kind == "instance_error":
+    if status >= 500 or status == 408:
         return judged
     return judged._replace(kind="client_error", bench_s=None, limit=None)
 

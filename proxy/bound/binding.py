@@ -113,14 +113,23 @@ def apart(key: Key, owner: str, other_key: Key, other_owner: str) -> ProxyError:
 
 def not_found_yet(key: Key, unasked: Iterable[str]) -> ProxyError:
     """Nobody who answered has it."""
-    names = sorted(unasked)
-    listed = ", ".join(f"`{name}`" for name in names[:MAX_TOLD])
-    if len(names) > MAX_TOLD:
-        listed += f" and {len(names) - MAX_TOLD} more"
     return ProxyError(
         503,
-        f"No instance that could be asked has {told(key)}, and {listed} could not be asked. "
+        f"No instance that could be asked has {told(key)}, and {_listed(unasked)} could not be "
+        "asked. "
         "Please retry later.",
+        type="server_error",
+        code="instance_unavailable",
+        retry_after_s=UNAVAILABLE_RETRY_S,
+    )
+
+
+def nobody_answered(names: Iterable[str]) -> ProxyError:
+    """To a question that all of these could have answered."""
+    return ProxyError(
+        503,
+        f"Of the instances that were asked ({_listed(names)}) none has answered. Please retry "
+        "later.",
         type="server_error",
         code="instance_unavailable",
         retry_after_s=UNAVAILABLE_RETRY_S,
@@ -149,6 +158,13 @@ def upstream_of(config: InstanceConfig) -> tuple[str, ...]:
     if config.provider_type == "azure":
         return ("azure", base.removesuffix("/v1").removesuffix("/openai"))
     return ("generic", base, config.api_key)
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    listed = ", ".join(f"`{name}`" for name in ordered[:MAX_TOLD])
+    more = len(ordered) - MAX_TOLD
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _made_by(key: Key, owner: str) -> str:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.bound.asking import Asking
+from proxy.bound.carrying import Carrying
+from proxy.bound.errand import read_errand
 from proxy.bound.ids import SEALED, may_name, named_by
-from proxy.bound.notes import ResponseNotes
+from proxy.bound.listing import Listing
+from proxy.bound.notes import MadeNotes, ResponseNotes
 from proxy.bound.whereabouts import Whereabouts
+from proxy.exchange.patience import patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from actors.models import InstanceConfig
     from proxy.bound.owners import Owners
+    from proxy.bound.resources import Place
     from proxy.exchange.attempts import Means
     from proxy.exchange.call import Call
-    from proxy.exchange.ports import ResponseWriter
+    from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.exchange.record import RequestRecord
 
 
@@ -34,9 +39,34 @@ class Bound:
     ) -> None:
         self._means = means
         self._owners = owners
-        self._configs = configs
         self._asking = Asking(means)
         self._whereabouts = Whereabouts(owners, self._asking, configs)
+
+    async def serve(
+        self, request: RequestReader, writer: ResponseWriter, record: RequestRecord, place: Place
+    ) -> None:
+        """Answers a request about something that is kept. Errors: `ProxyError`."""
+        resource = place.resource
+        record.operation = resource.path
+        if request.method == "GET" and resource.listed and len(self._whereabouts.upstreams()) > 1:
+            listing = Listing(self._asking, self._whereabouts, self._owners, record)
+            await listing.answer(resource.family, request.query, writer)
+            return
+        errand = await read_errand(request, place)
+        try:
+            record.model = errand.model
+            binding = await self._whereabouts.binding(errand.names)
+            if resource.makes and errand.method != "DELETE":
+                writer = MadeNotes(writer, record, self._owners, resource.makes)
+            waits = patience(request.headers, self._means.max_wait_s)
+            carrying = Carrying(self._means, errand, binding, waits, writer, record)
+            if await carrying.run() and place.key is not None:
+                if errand.method == "DELETE" and resource.names_one:
+                    self._owners.forget(place.key)
+                elif binding is None:
+                    self._owners.remember(place.key, record.instance)
+        finally:
+            errand.close()
 
     async def bind(
         self, call: Call, writer: ResponseWriter, record: RequestRecord

@@ -22,7 +22,7 @@ MAX_SEARCHED: Final = 3
 MISSING_S: Final = 30.0
 """For this time an id that nobody has is not searched for again."""
 MAX_MISSING: Final = 1000
-_NOT_READABLE: Final = frozenset({SEALED, "uploads"})
+NOT_READABLE: Final = frozenset({SEALED, "uploads"})
 """There is no way to ask whether an instance has one of these."""
 _LATER: Final = (408, 409, 429)
 """Refusals that say nothing of the id; the others say that it can't be had there."""
@@ -62,8 +62,16 @@ class Whereabouts:
                 raise apart(key, owner, other_key, other)
         return _bound(key, config, configs)
 
+    def upstreams(self) -> list[frozenset[str]]:
+        """The enabled instances, those at one upstream together."""
+        groups: dict[tuple[str, ...], set[str]] = {}
+        for name, config in self._configs().items():
+            if config.enabled:
+                groups.setdefault(upstream_of(config), set()).add(name)
+        return [frozenset(names) for names in groups.values()]
+
     async def _found(self, keys: Sequence[Key]) -> Binding | None:
-        readable = [key for key in keys if key.partition("/")[0] not in _NOT_READABLE]
+        readable = [key for key in keys if key.partition("/")[0] not in NOT_READABLE]
         for key in readable[:MAX_SEARCHED]:
             owner = await self._search(key)
             configs = self._configs()

@@ -314,7 +314,7 @@ class Attempts:
             body,
             wall_now=wall_now(),
             latency_s=trio.current_time() - self._attempt_at,
-            secret=self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer "),
+            secret=self._means.addresses.secret(lease.config),
         )
 
     def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
@@ -343,7 +343,7 @@ class Attempts:
         record = self._record
         if failed.status is None or failed.headers is None:
             binding = self._call.binding
-            raise (_unreachable if binding is None else binding.unreachable)(failed.failure)
+            raise (unreachable if binding is None else binding.unreachable)(failed.failure)
         if failed.verdict.outcome.kind == "credential_error":
             # Not the client's key: it must not be sent looking for a mistake of its own.
             raise ProxyError(
@@ -372,7 +372,8 @@ def _more_telling(last: Failed | None, failed: Failed) -> Failed:
     return last if last.status == 429 or failed.status is None else failed
 
 
-def _unreachable(failure: UpstreamFailure | None) -> ProxyError:
+def unreachable(failure: UpstreamFailure | None) -> ProxyError:
+    """What the client is told when no answer came."""
     if failure is not None and failure.kind == "timeout":
         return ProxyError(
             504,

@@ -93,7 +93,7 @@ class Exchange:
         if self._running > self._max_running:
             raise _too_many_running(self._max_running)
         target = find(request.path)
-        if target is None:
+        if target is None or (target.place is not None and self._bound is None):
             raise NotFound(
                 f"Unknown request URL: {request.method} {request.path}.", code="unknown_url"
             )
@@ -103,6 +103,10 @@ class Exchange:
             record.status = 200
             identity = (b"x-request-id", record.id.encode())
             await writer.respond(200, [(b"content-type", b"application/json"), identity], body)
+            return
+        if target.place is not None and self._bound is not None:
+            _expect_method(request, *target.place.resource.methods)
+            await self._bound.serve(request, writer, record, target.place)
             return
         _expect_method(request, "POST")
         await self._serve(request, writer, record, target)

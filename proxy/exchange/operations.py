@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from proxy.bound.resources import locate
+
 if TYPE_CHECKING:
+    from proxy.bound.resources import Place
     from proxy.exchange.sse import Ending
     from proxy.tokens.bounds import EstimateKind
 
@@ -60,12 +63,14 @@ _FIXED: Final = {
 class Target(NamedTuple):
     """What a path asks for. `model`: named by the path, for the deployment-scoped address.
 
-    `models`: it is the list of models ("") or one of them (its id).
+    `models`: it is the list of models ("") or one of them (its id). `place`: something that is
+    kept upstream.
     """
 
     operation: Operation | None = None
     model: str | None = None
     models: str | None = None
+    place: Place | None = None
 
 
 def is_data_plane(path: str) -> bool:
@@ -88,7 +93,11 @@ def find(path: str) -> Target | None:
         return Target(operation, model=model) if operation and model not in _NO_NAMES else None
     for address in ADDRESSES:
         if path.startswith(address):
-            kind, _, model = path[len(address) :].partition("/")
+            rest = path[len(address) :]
+            kind, _, model = rest.partition("/")
             if kind == "models":
                 return Target(models=model)
+            place = locate(rest)
+            if place is not None:
+                return Target(place=place)
     return None

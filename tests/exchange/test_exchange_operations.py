@@ -123,7 +123,7 @@ def test_whatever_is_found_is_in_the_data_plane_and_names_no_path(path: str) -> 
     if target is None:
         return
     assert is_data_plane(path)
-    assert (target.operation is None) != (target.models is None)
+    assert [target.operation, target.models, target.place].count(None) == 2
     if target.model is not None:
         assert target.model not in ("", ".", "..")
         assert "/" not in target.model
