@@ -59,14 +59,14 @@ def may_name(body: bytes) -> bool:
 def named_by(document: Mapping[str, Any]) -> list[Key]:
     """What a JSON request names, each once, the encrypted items last. Cost: linear."""
     named: dict[Key, None] = {}
-    sealed: dict[Key, None] = {}
+    sealed: dict[str, None] = {}
     for field, value in _fields(document):
         if field == "encrypted_content":
             if isinstance(value, str) and value:
-                sealed[sealed_key(value)] = None
+                sealed[value] = None
         elif len(named) < MAX_NAMED:
             named.update(dict.fromkeys(_keys(_FAMILY_OF[field], value)))
-    return [*named, *list(sealed)[-MAX_SEALED:]]
+    return [*named, *map(sealed_key, list(sealed)[-MAX_SEALED:])]
 
 
 def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

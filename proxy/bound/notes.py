@@ -98,7 +98,7 @@ class Notes:
 class ResponseNotes(Notes):
     """Of a new response: its id if it is stored, and the encrypted items that it brings."""
 
-    __slots__ = ("_opened", "_stored")
+    __slots__ = ("_events_left", "_opened", "_stored")
 
     def __init__(
         self,
@@ -114,6 +114,7 @@ class ResponseNotes(Notes):
         super().__init__(writer, record, owners)
         self._stored = stored
         self._opened = opened
+        self._events_left = MAX_EVENTS
 
     def _in_answer(self, body: bytes) -> Iterator[Key]:
         yield from self._opened
@@ -127,10 +128,10 @@ class ResponseNotes(Notes):
         if self._opened:
             yield from self._opened
             self._opened = ()
-        if self._stored:
+        if self._stored and self._events_left:
             first = _CREATED.match(data)
             if first is not None:
-                self._stored = False
+                self._events_left = 0
                 yield f"responses/{first[1].decode()}"
             else:
                 yield from self._in_first_events(data)
@@ -143,10 +144,12 @@ class ResponseNotes(Notes):
 
     def _in_first_events(self, data: bytes) -> Iterator[Key]:
         for event in split_events(data):
+            self._events_left = max(0, self._events_left - 1)
             response = (event_document(event) or {}).get("response")
             if isinstance(response, dict):
-                self._stored = False
+                self._events_left = 0
                 yield from made_by(response, (("id", "responses"),))
+            if not self._events_left:
                 return
 
     def _told(self, document: dict[str, Any]) -> Iterator[Key]:
