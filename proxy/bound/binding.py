@@ -37,7 +37,7 @@ class Binding:
     def refused(self, refused: Refused, model: str, now: float) -> ProxyError:
         """No lease on these instances. `now`: trio time."""
         match refused.reason:
-            case "unknown_model":
+            case "unknown_model" if model:
                 return NotFound(
                     f"{self._begin()}, which does not serve the model `{model}`. Use a model that "
                     f"it serves, or go on without {told(self.key)}.",
@@ -47,7 +47,7 @@ class Binding:
             case "input_too_long" | "too_large":
                 return refusal_error(refused, model, now)
         wait_s = None if refused.retry_at is None else max(0.001, refused.retry_at - now)
-        if refused.reason == "unavailable":
+        if refused.reason in ("unavailable", "unknown_model"):
             wait_s = wait_s or UNAVAILABLE_RETRY_S
             return ProxyError(
                 503,

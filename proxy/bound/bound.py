@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from actors.models import InstanceConfig
+    from proxy.bound.errand import Errand
+    from proxy.bound.ids import Key
     from proxy.bound.owners import Owners
     from proxy.bound.resources import Place
     from proxy.exchange.attempts import Means
@@ -60,13 +62,21 @@ class Bound:
                 writer = MadeNotes(writer, record, self._owners, resource.makes)
             waits = patience(request.headers, self._means.max_wait_s)
             carrying = Carrying(self._means, errand, binding, waits, writer, record)
-            if await carrying.run() and place.key is not None:
-                if errand.method == "DELETE" and resource.names_one:
-                    self._owners.forget(place.key)
-                elif binding is None:
-                    self._owners.remember(place.key, record.instance)
+            done = await carrying.run()
+            if place.key is not None:
+                self._learn(errand, place.key, record, done=done, bound=binding is not None)
         finally:
             errand.close()
+
+    def _learn(
+        self, errand: Errand, key: Key, record: RequestRecord, *, done: bool, bound: bool
+    ) -> None:
+        """What the end of an errand says of `key`, which its path names."""
+        gone = errand.method == "DELETE" if done else record.status == 404
+        if gone and errand.place.resource.names_one:
+            self._owners.forget(key)
+        elif done and not bound:
+            self._owners.remember(key, record.instance)
 
     async def bind(
         self, call: Call, writer: ResponseWriter, record: RequestRecord

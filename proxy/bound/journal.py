@@ -6,13 +6,13 @@ of what is gone. It belongs to the state file and lies beside it, under the same
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+from pydantic_core import from_json
 
 from actors.models import INSTANCE_NAME_PATTERN
 from actors.store import install, remove_leftovers, sync_folder
@@ -35,9 +35,9 @@ _NAME: Final = re.compile(INSTANCE_NAME_PATTERN)
 
 
 def journal_path(state_path: str | os.PathLike[str]) -> Path:
-    """`instance_states.json` → `instance_states.owners.jsonl`, in the same folder. A link to a
-    state file elsewhere is followed, as for the state file itself."""
-    return Path(os.path.realpath(state_path)).with_suffix(".owners.jsonl")
+    """`instance_states.json.owners.jsonl` for `instance_states.json`, in the same folder. A link
+    to a state file elsewhere is followed, as for the state file itself."""
+    return Path(f"{os.path.realpath(state_path)}.owners.jsonl")
 
 
 class JournalFile:
@@ -88,7 +88,7 @@ def _entry(line: bytes) -> Entry | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        document: Any = json.loads(line)
+        document: Any = from_json(line)
     except ValueError:
         return None
     if not isinstance(document, dict):

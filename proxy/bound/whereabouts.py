@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from actors.models import InstanceConfig
     from proxy.bound.asking import Asking
     from proxy.bound.owners import Owners
+
+_log = logging.getLogger("proxy.bound")
 
 MAX_SEARCHED: Final = 3
 """Ids of one request that are searched for; one that is found tells where the others are."""
@@ -53,7 +56,7 @@ class Whereabouts:
         config = configs.get(owner)
         if config is None:
             # Perhaps it has only got another name.
-            found = await self._found([key])
+            found = await self._found([key], least=1)
             if found is None:
                 raise removed(key, owner)
             return found
@@ -70,26 +73,27 @@ class Whereabouts:
                 groups.setdefault(upstream_of(config), set()).add(name)
         return [frozenset(names) for names in groups.values()]
 
-    async def _found(self, keys: Sequence[Key]) -> Binding | None:
+    async def _found(self, keys: Sequence[Key], *, least: int = 2) -> Binding | None:
+        """`least`: upstreams for which it is worth asking. One needs none: the request itself
+        will be the question."""
         readable = [key for key in keys if key.partition("/")[0] not in NOT_READABLE]
         for key in readable[:MAX_SEARCHED]:
-            owner = await self._search(key)
+            owner = await self._search(key, least)
             configs = self._configs()
             if owner is not None and owner in configs:
                 return _bound(key, configs[owner], configs)
         return None
 
-    async def _search(self, key: Key) -> str | None:
+    async def _search(self, key: Key, least: int) -> str | None:
         """Asks one instance of each upstream, in the strategy's order, while they have nothing.
 
-        If there is but one upstream nobody is asked: the request itself will be the question.
         Errors: `ProxyError` if nobody has it, and somebody could not be asked.
         """
         now = trio.current_time()
         if self._missing.get(key, now) > now:
             return None
         left = {name: upstream_of(c) for name, c in self._configs().items() if c.enabled}
-        if len(set(left.values())) < 2:
+        if len(set(left.values())) < least:
             return None
         unsure: list[str] = []
         while left:
@@ -101,6 +105,7 @@ class Whereabouts:
             name, status = answered.instance, answered.status
             if status is not None and status < 300:
                 self._owners.remember(key, name)
+                _log.info("%s was not remembered; %s has it", key, name)
                 return name
             if status is None or status >= 500 or status in _LATER:
                 unsure.append(name)

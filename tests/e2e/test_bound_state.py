@@ -170,7 +170,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, listener: Listener) -> 
         async with service() as running, clients(running.url)[0] as client:
             response = await client.responses.create(model="gpt-4o", input="Hello")
             file = await client.files.create(file=("in.jsonl", LINES), purpose="batch")
-        lines = (tmp_path / "states.owners.jsonl").read_text().splitlines()
+        lines = (tmp_path / "states.json.owners.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [
             {"id": f"responses/{response.id}", "instance": "r0"},
             {"id": f"files/{file.id}", "instance": "r0"},
@@ -183,10 +183,10 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, listener: Listener) -> 
             assert raw.headers["x-proxy-instance"] == "r0"
             assert (await client.files.content(file.id)).content == LINES
         # Without its memory it asks.
-        (tmp_path / "states.owners.jsonl").unlink()
+        (tmp_path / "states.json.owners.jsonl").unlink()
         async with service() as running, clients(running.url)[0] as client:
             assert (await client.responses.retrieve(response.id)).id == response.id
-        assert f'"responses/{response.id}"' in (tmp_path / "states.owners.jsonl").read_text()
+        assert f'"responses/{response.id}"' in (tmp_path / "states.json.owners.jsonl").read_text()
         async with service() as running, clients(running.url)[0] as client:
             async with httpx.AsyncClient(headers={"X-Admin-API-Key": ADMIN_KEY}) as http:
                 await http.delete(f"{running.url}/admin/instances/r0")

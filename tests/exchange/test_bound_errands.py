@@ -151,6 +151,27 @@ async def test_nobody_has_it() -> None:
         assert bench.system.standing("one").breaker.state == "closed"
 
 
+async def test_what_its_owner_does_not_have_any_more_is_looked_for_next_time() -> None:
+    async with shore(ONE, TWO) as bench:
+        file_id = document(await upload(bench))["id"]
+        bench.owners.remember(f"files/{file_id}", "two")  # as if `two` had been that resource
+        assert (await bench.ask("GET", f"/v1/files/{file_id}/content")).status == 404
+        assert bench.owners.find(f"files/{file_id}") == "two"
+        assert (await bench.ask("GET", f"/v1/files/{file_id}")).status == 404
+        assert bench.owners.find(f"files/{file_id}") is None
+        assert (await bench.ask("GET", f"/v1/files/{file_id}")).status == 200
+        assert bench.owners.find(f"files/{file_id}") == "one"
+
+
+async def test_the_only_owner_under_a_new_name_is_found() -> None:
+    async with shore(ONE) as bench:
+        file_id = document(await upload(bench))["id"]
+        await bench.system.administration.remove("one")
+        await bench.system.administration.add(ONE.model_copy(update={"name": "uno"}))
+        found = await bench.ask("GET", f"/v1/files/{file_id}")
+        assert (found.status, by(found)) == (200, "uno")
+
+
 @pytest.mark.parametrize(
     ("situation", "status", "code"),
     [

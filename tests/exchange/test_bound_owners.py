@@ -112,7 +112,7 @@ def test_the_file_is_private_and_beside_the_state(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     os.symlink(tmp_path / "elsewhere" / "states.json", tmp_path / "states.json")
     path = journal_path(tmp_path / "states.json")
-    assert path == tmp_path / "elsewhere" / "states.owners.jsonl"
+    assert path == tmp_path / "elsewhere" / "states.json.owners.jsonl"
     file = JournalFile(path)
     assert list(file.load()) == []
     file.append([("files/f", "east")])
