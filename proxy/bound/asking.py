@@ -27,6 +27,9 @@ MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 MAX_WAIT_S: Final = 10.0
 """For one answer: many instances may have to be asked while a client waits."""
 _HEADERS: Final[Headers] = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+_BETA: Final = (b"openai-beta", b"assistants=v2")
+"""Without it these families are not answered (openai-python, `resources/vector_stores`)."""
+_BETA_FAMILIES: Final = frozenset({"assistants", "threads", "vector_stores"})
 
 
 class Answered(NamedTuple):
@@ -81,11 +84,12 @@ class Asking:
     async def _exchange(self, lease: Lease, path: str, query: bytes) -> tuple[int, Headers, bytes]:
         config = lease.config
         wait_s = min(config.timeout_seconds, MAX_WAIT_S)
+        beta = [_BETA] if path.partition("/")[0] in _BETA_FAMILIES else []
         request = UpstreamRequest(
             config,
             "GET",
             endpoint(config, path, None, query),
-            [*_HEADERS, self._means.addresses.auth_header(config)],
+            [*_HEADERS, *beta, self._means.addresses.auth_header(config)],
             b"",
             wait_s,
             wait_s,

@@ -39,6 +39,7 @@ OPERATIONS: Final = (
     Operation("completions", True, "json", "completions", True, "choices"),
     Operation("embeddings", True, "json", "embeddings"),
     Operation("responses", False, "json", "responses", ending="response", kept=True),
+    Operation("responses/compact", False, "json", "responses", kept=True),
     Operation("images/generations", True, "json", "images"),
     Operation("images/edits", True, "multipart", "none"),
     Operation("audio/speech", True, "json", "speech"),

@@ -357,6 +357,25 @@ async def test_an_error_in_a_stream_before_any_output_is_an_error() -> None:
         assert answer.status == 400
 
 
+async def test_questions_are_asked_in_the_words_that_the_upstream_expects() -> None:
+    answers = [made("x", data=[]) for _ in range(4)]
+    async with fakes(one=[error_answer(404), *answers[:2]], two=answers[2:]) as bench:
+        await bench.ask("GET", "/v1/threads/thread_1/messages")
+        await bench.ask("GET", "/v1/vector_stores")
+        await bench.ask("GET", "/v1/batches")
+        asked = [
+            (request.url, dict(request.headers).get(b"openai-beta"))
+            for request in bench.upstream.requests
+        ]
+        assert ("http://two/v1/threads/thread_1", b"assistants=v2") in asked
+        assert ("http://one/v1/vector_stores?order=desc&limit=20", b"assistants=v2") in asked
+        assert ("http://one/v1/batches?order=desc&limit=20", None) in asked
+        assert all(
+            dict(request.headers)[b"authorization"].startswith(b"Bearer key-of-")
+            for request in bench.upstream.requests
+        )
+
+
 async def test_an_upload_is_tried_where_it_could_be_for_nobody_can_be_asked() -> None:
     async with fakes(one=error_answer(404), two=made("part_1")) as bench:
         part = await bench.ask("POST", "/v1/uploads/upload_1/parts", form(), content_type=BOUNDARY)

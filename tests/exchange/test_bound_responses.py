@@ -148,6 +148,23 @@ async def test_a_single_upstream_is_not_asked_twice() -> None:
         assert bench.sea.sent == ["one: POST responses"]
 
 
+async def test_a_compaction_is_made_and_read_where_the_conversation_is() -> None:
+    owners = Owners(10, [("responses/resp_1", "two")])
+    compact = {"id": "resp_2", "output": [{"type": "compaction", "encrypted_content": "sealed"}]}
+    answers = [FakeAnswer(pieces=[json.dumps(compact).encode()]), completion()]
+    config = {"provider_type": "generic", "max_tpm": 10**6}
+    one = instance_config("one", priority=1, api_base="http://one", **config)
+    two = instance_config("two", priority=2, api_base="http://two", **config)
+    async with running_system(one, two) as system:
+        bench = BoundBench(system, FakeUpstream(one=completion(), two=answers), owners)
+        fields = {"model": "gpt-4", "input": "x"}
+        made = await bench.post("/v1/responses/compact", **fields, previous_response_id="resp_1")
+        assert (made.status, by(made)) == (200, "two")
+        assert (
+            by(await bench.post("/v1/responses", model="gpt-4", input=compact["output"])) == "two"
+        )
+
+
 # -- an owner that is not there ----------------------------------------------------------------
 
 

@@ -22,13 +22,19 @@ def test_an_operation_is_found_at_all_addresses(operation) -> None:
 def test_the_table_says_what_azure_scopes_to_a_deployment_and_how_streams_end() -> None:
     assert [operation.path for operation in OPERATIONS if not operation.deployment_scoped] == [
         "responses",
+        "responses/compact",
         "moderations",
+    ]
+    assert [operation.path for operation in OPERATIONS if operation.kept] == [
+        "responses",
+        "responses/compact",
     ]
     assert {operation.path: operation.ending for operation in OPERATIONS} == {
         "chat/completions": "choices",
         "completions": "choices",
         "embeddings": "close",
         "responses": "response",
+        "responses/compact": "close",
         "images/generations": "close",
         "images/edits": "close",
         "audio/speech": "close",
