@@ -23,6 +23,7 @@ from actors.messages import (
 if TYPE_CHECKING:
     from actors.models import InstanceConfig
     from actors.policy.standing import Standing
+    from actors.state_log import StateLog
 
 INSTANCE_MAILBOX: Final = 4096
 """Undecided requests per instance; each is decided in microseconds, so this is half a second."""
@@ -42,6 +43,7 @@ class Child:
 
     config: InstanceConfig
     standing: Standing
+    state_log: StateLog
     mailbox: Mailbox[InstanceRequest, InstanceControl] = field(
         default_factory=lambda: Mailbox(INSTANCE_MAILBOX)
     )

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from actors.mailbox import Mailbox
     from actors.policy.standing import Standing
     from actors.router import RouterAddress
+    from actors.state_log import StateLog
 
 TURN: Final = 64
 """Messages handled between two checkpoints: well under a millisecond of work."""
 _NEVER_SENT: Final = Outcome("cancelled", reached=False)
+_UNREMARKABLE: Final = frozenset({"success", "cancelled", "client_error"})
+"""Outcomes that change nothing but the counters of an instance whose breaker is closed."""
 
 
 class InstanceActor:
@@ -47,11 +50,13 @@ class InstanceActor:
         mailbox: Mailbox[InstanceRequest, InstanceControl],
         router: RouterAddress,
         clock: WallClock,
+        state_log: StateLog,
     ) -> None:
         self.standing = standing
         self.mailbox = mailbox
         self.router = router
         self.clock = clock
+        self.state_log = state_log
         self.in_hand: InstanceRequest | InstanceControl | None = None
 
     @property
@@ -86,9 +91,11 @@ class InstanceActor:
                 self.standing.observe(lease_id, evidence, now)
             case Reconfigure(config, reply):
                 self.standing.reconfigure(config)
+                self.state_log.notice(now, "its configuration was changed")
                 reply.set(None)
             case AmendState(changes, reply):
                 self.standing.amend(changes, now, self.clock)
+                self.state_log.notice(now, "an operator set its state")
                 reply.set(self.standing.state(now, self.clock))
             case Retire():
                 self.standing.retired = True
@@ -96,7 +103,7 @@ class InstanceActor:
                 assert_never(message)
 
     def _grant(self, ask: Acquire, now: float) -> None:
-        if ask.reply.abandoned:
+        if not ask.reply.awaited:
             return
         standing = self.standing
         if standing.assess(ask.demand, now) is not None:
@@ -106,15 +113,18 @@ class InstanceActor:
                 self.router.mailbox.tell(Declined(ask))
             return
         tokens = standing.reserve(ask.lease_id, ask.demand, now)
+        if standing.breaker.state != "closed":
+            self.state_log.notice(now, "a request is let through")
         config = standing.config
-        ask.reply.set(
-            Grant(ask.lease_id, config, config.deployment(ask.demand.model), tokens, self.mailbox)
-        )
+        deployment, sound = config.deployment(ask.demand.model), standing.breaker.sound
+        ask.reply.set(Grant(ask.lease_id, config, deployment, tokens, self.mailbox, sound))
 
     def _settle(self, message: Settle, now: float) -> None:
-        self.standing.settle(
-            message.lease_id, message.outcome, message.used_tokens, now, message.evidence
-        )
+        standing, outcome = self.standing, message.outcome
+        proves_nothing = outcome.kind in _UNREMARKABLE and standing.breaker.state == "closed"
+        standing.settle(message.lease_id, outcome, message.used_tokens, now, message.evidence)
+        if not proves_nothing:
+            self.state_log.notice(now, outcome.reason or outcome.kind, outcome.request_id)
 
     def _announce(self) -> None:
         if self.router.waiting:

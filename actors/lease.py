@@ -62,6 +62,11 @@ class Lease:
         return self._grant.deployment
 
     @property
+    def sound(self) -> bool:
+        """Whether nothing spoke against the instance when the lease was granted."""
+        return self._grant.sound
+
+    @property
     def tokens(self) -> int:
         """What is reserved, input and output."""
         return self._grant.tokens
@@ -110,6 +115,9 @@ class Leases:
         excluded: frozenset[str] = frozenset(),
         affinity: int | None = None,
         priority: int = 100,
+        avoided: frozenset[str] = frozenset(),
+        *,
+        again: bool = False,
         only: frozenset[str] | None = None,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
@@ -118,8 +126,18 @@ class Leases:
         Cancellation at any moment leaves nothing reserved.
         """
         reply: Reply[Answer] = Reply()
-        lease_id = LeaseId(next(self._ids))
-        ask = Acquire(lease_id, demand, wait_until, reply, excluded, affinity, priority, only)
+        ask = Acquire(
+            LeaseId(next(self._ids)),
+            demand,
+            wait_until,
+            reply,
+            excluded,
+            affinity,
+            priority,
+            avoided,
+            again,
+            only,
+        )
         try:
             self._router.mailbox.offer(ask)
         except trio.WouldBlock:

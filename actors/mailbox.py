@@ -43,6 +43,11 @@ class Reply(Generic[T]):
     def answered(self) -> bool:
         return self._answered
 
+    @property
+    def awaited(self) -> bool:
+        """Whether an answer would still be taken."""
+        return not self._answered and not self.abandoned
+
     def value(self) -> T | None:
         """The answer if there is one and it is no error; never blocks."""
         return self._value if self._error is None else None

@@ -44,6 +44,10 @@ NO_MODEL: Final = ""
 """The model of a demand that needs none, and no tokens: every enabled instance may take it."""
 
 
+Rank: TypeAlias = "tuple[int, bool]"
+"""Of those who wait; lower is earlier. See `Acquire.rank`."""
+
+
 class Demand(NamedTuple):
     """What one request needs, in tokens.
 
@@ -66,7 +70,8 @@ class Grant(NamedTuple):
     """A lease: `tokens` are reserved on this instance until a `Settle` names `lease_id`.
 
     `config` is the instance's configuration at the moment of the grant and stays good for the
-    life of the lease, whatever is changed meanwhile.
+    life of the lease, whatever is changed meanwhile. `sound`: nothing spoke against the instance
+    then, as `Breaker.sound` says.
     """
 
     lease_id: LeaseId
@@ -74,6 +79,7 @@ class Grant(NamedTuple):
     deployment: str
     tokens: int
     instance: Mailbox[InstanceRequest, InstanceControl]
+    sound: bool
 
 
 RefusalReason: TypeAlias = Literal[
@@ -108,10 +114,12 @@ Answer: TypeAlias = Grant | Refused | CountFirst
 class Acquire(NamedTuple):
     """Asks for a lease. `wait_until`: trio time until which it may wait for capacity.
 
-    `excluded`: instances that this request has already failed on. `affinity`: 64 bits that it
+    `excluded`: instances that this request has already failed on. `avoided`: those that it has
+    met a limit of, which get it only if no other can take it now. `affinity`: 64 bits that it
     shares with requests that should meet the same instance if there is room. `priority`: its
-    place among those that wait; lower is earlier. `only`: the instances that hold what it speaks
-    of, so that no other will do; None: any.
+    place among those that wait; lower is earlier. `again`: it was refused before and comes back
+    when it was told to; the requester claims it, the router checks it. `only`: the instances that
+    hold what it speaks of, so that no other will do; None: any.
     """
 
     lease_id: LeaseId
@@ -121,7 +129,14 @@ class Acquire(NamedTuple):
     excluded: frozenset[str] = frozenset()
     affinity: int | None = None
     priority: int = 100
+    avoided: frozenset[str] = frozenset()
+    again: bool = False
     only: frozenset[str] | None = None
+
+    @property
+    def rank(self) -> Rank:
+        """Who comes before whom, whatever their age: those who were told to come back first."""
+        return self.priority, not self.again
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +223,7 @@ OutcomeKind: TypeAlias = Literal[
     "instance_error",  # the instance failed: connection, 408, 5xx, timeout
     "credential_error",  # 401, 403: nothing will work until an operator acts
     "model_error",  # this instance does not have this model
+    "unsupported",  # this instance does not have this operation
     "cancelled",  # the client went away: nobody's fault
 ]
 
@@ -218,7 +234,8 @@ class Outcome(NamedTuple):
     `reason` is shown to operators (`last_error`); it never holds a key or content. `bench_s`:
     seconds for which the upstream asked to be left alone. `reached`: whether the upstream can
     have counted the request, None when that is unknown. `latency_s`: from sending to the last
-    byte. `limit`: which limit refused it, if that was said.
+    byte. `limit`: which limit refused it, if that was said. `request_id`: whose outcome it is, for
+    the log.
     """
 
     kind: OutcomeKind
@@ -228,6 +245,7 @@ class Outcome(NamedTuple):
     reached: bool | None = None
     latency_s: float | None = None
     limit: Literal["tokens", "requests"] | None = None
+    request_id: str | None = None
 
 
 class Evidence(NamedTuple):

@@ -64,15 +64,19 @@ def _read(content: bytes, model: type[M]) -> tuple[dict[str, M], list[Problem]]:
     for name, record in document.items():
         if not isinstance(record, dict):
             found.append((place(name), "must be a JSON object"))
-        elif record.get("name", name) != name:
+            continue
+        misnamed = record.get("name", name) != name
+        if misnamed:
             found.append(
                 (place(name, "name"), f"must equal the key {name!r}, not {shown(record['name'])}")
             )
+        try:
+            valid = validated(model, {**record, "name": name})
+        except ValidationError as error:
+            found += [(f"{place(name)}.{field}", why) for field, why in problems(error)]
         else:
-            try:
-                records[name] = validated(model, {"name": name, **record})
-            except ValidationError as error:
-                found += [(f"{place(name)}.{field}", why) for field, why in problems(error)]
+            if not misnamed:
+                records[name] = valid
     return records, found
 
 

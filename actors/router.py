@@ -4,40 +4,53 @@ It forwards and never asks: an ask goes on to the chosen instance with its reply
 back as `Declined` if the instance knows better. What it reads of an instance is a read-only view
 (`Headroom`), so choosing costs no message.
 
-Who has to wait claims one instance, of those that nobody older has claimed the one that can take
-it soonest: nobody younger is sent there before it, whatever the model and however small. So large
-requests are not starved by small ones, and what they can't use stays open to others.
+Who has to wait claims one limit of one instance, of those that nobody older has claimed the one
+that has room soonest: nobody younger is let in there before it, however small. So large requests
+are not starved by small ones, and what they can't use stays open to others.
+
+Whether waiting is worth while is decided at once, from what is ahead: those who wait (`Bookings`)
+and those who were refused and are expected back (`Promises`). A refusal tells when its turn would
+have come, and who comes back then goes before those who have not asked yet.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
-from actors.mailbox import MailboxClosed
+from actors.mailbox import MailboxClosed, Reply
 from actors.messages import (
     NO_MODEL,
     Acquire,
+    Answer,
     CapacityFreed,
     CountFirst,
     Declined,
     Explain,
     Explanation,
     InstanceRef,
+    LeaseId,
     Refused,
     RosterChanged,
     RouterControl,
     RouterRequest,
     Withdraw,
 )
-from actors.policy.explanation import explanation
-from actors.policy.headroom import Obstacle
+from actors.policy.bookings import Booking, Bookings
+from actors.policy.explanation import Outlook, explanation
+from actors.policy.headroom import NOBODY, Ahead, Obstacle
 from actors.policy.line import NEVER, WaitingLine, lane
-from actors.policy.refusal import earliest, opens_by, refusal
+from actors.policy.promises import Promises
+from actors.policy.refusal import LIMIT_REASONS, opens_by, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actors.mailbox import Mailbox
+    from actors.policy.bookings import Limit
     from actors.policy.line import Lane
     from actors.policy.selection import Pool, Selector
 
@@ -71,8 +84,10 @@ class Router:
         self._instances: tuple[InstanceRef, ...] = ()
         self._pools: dict[str, Pool[InstanceRef]] = {}
         self._line = WaitingLine(max_waiting)
-        self._claims: dict[str, float | None] = {}
-        """Instance → when it may take the one who waits for it; None: at any moment."""
+        self._bookings = Bookings()
+        self._promises = Promises()
+        self._claims: dict[Limit, float | None] = {}
+        """When the one who is first in line for a limit may be let in; None: at any moment."""
         self._retry_at = NEVER
         """When to look at the line again: somebody may be admitted, or has left."""
 
@@ -98,6 +113,7 @@ class Router:
         if now >= self._wake_at():
             self._serve_line(now)
             for ask in self._line.expired(now):
+                self._bookings.ended(ask.lease_id, now)
                 self._decide(ask, now, waited=True)
         self.address.waiting = len(self._line)
 
@@ -107,7 +123,7 @@ class Router:
     def handle(self, message: RouterRequest | RouterControl, now: float) -> None:
         match message:
             case Acquire():
-                self._admit(message, now)
+                self._admit(self._recognised(message, now) if message.again else message, now)
             case Declined(ask):
                 self._admit(ask, now)
             case CapacityFreed():
@@ -115,6 +131,7 @@ class Router:
             case Explain():
                 message.reply.set(self._explain(message, now))
             case Withdraw(lease_id):
+                self._bookings.release(lease_id)
                 if self._line.leave(lease_id):
                     self._retry_at = now  # whoever stood behind it may be next
             case RosterChanged(instances):
@@ -128,13 +145,20 @@ class Router:
 
     def _admit(self, ask: Acquire, now: float) -> None:
         """Forwards, answers, or puts into the line."""
-        if ask.reply.abandoned:
+        if not ask.reply.awaited:
             return
         if now >= self._retry_at:
             self._serve_line(now)
         if not self._decide(ask, now):
             self._line.join(ask)
             self.address.waiting = len(self._line)
+
+    def _recognised(self, ask: Acquire, now: float) -> Acquire:
+        """Takes up a promise for one that says that it comes back. One that has to be counted
+        first will ask once more."""
+        model, promises = ask.demand.model, self._promises
+        known = promises.take_up(model, now) if ask.demand.exact else promises.due(model, now)
+        return ask if known else ask._replace(again=False)
 
     def _decide(self, ask: Acquire, now: float, *, waited: bool = False) -> bool:
         """Forwards or answers; False if `ask` has to wait, and it has made its claims.
@@ -146,15 +170,14 @@ class Router:
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
         key, only = ask.affinity, ask.only
-        for ref in pool.order(now) if key is None else pool.preferring(key, now):
+        refs = pool.order(now) if key is None else pool.preferring(key, now)
+        for ref in _avoiding(ask.avoided, refs) if ask.avoided else refs:
             name = ref.config.name
-            if name in ask.excluded or (only is not None and name not in only):
+            if not _open_to(ask, name):
                 continue
-            obstacle = ref.headroom.assess(ask.demand, now)
+            obstacle = self._obstacle(ref, ask, now, waited=waited)
             if obstacle is None:
-                if name in self._claims and ask.demand.model:
-                    obstacle = Obstacle("claimed", self._claims[name])
-                elif (waited and len(ref.mailbox)) or not _offer(ref, ask):
+                if (waited and len(ref.mailbox)) or not _offer(ref, ask):
                     obstacle = Obstacle("no_headroom", now + PAUSE_S)
                 else:
                     pool.granted(name)
@@ -164,45 +187,104 @@ class Router:
                 return True
             met[name] = obstacle
         hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
-        if hopes and now < ask.wait_until:
-            return self._answer_or_hold(ask, hopes, now, waited=waited)
-        tried_all = bool(pool.candidates) and not met and (only is None or bool(ask.excluded))
-        ask.reply.set(refusal(met.values(), excluded=tried_all))
+        if not hopes or now >= ask.wait_until:
+            none_left = bool(pool.candidates) and not met and (only is None or bool(ask.excluded))
+            self._refuse(ask, refusal(met.values(), excluded=none_left), now)
+        elif not ask.demand.exact:  # counting later would cost the place in the line
+            ask.reply.set(CountFirst())
+        elif self._line.full() and not waited:
+            self._refuse(ask, Refused("saturated"), now)
+        else:
+            self._hold(ask, hopes, now, waited=waited)
+            return False
         return True
 
-    def _answer_or_hold(
-        self, ask: Acquire, hopes: dict[str, Obstacle], now: float, *, waited: bool
-    ) -> bool:
-        """False once `ask` has claimed one of the instances that it hopes for, if there is one
-        left to claim; True if it was answered.
+    def _obstacle(
+        self, ref: InstanceRef, ask: Acquire, now: float, *, waited: bool = False
+    ) -> Obstacle | None:
+        """What keeps the instance from taking `ask`. `waited`: whoever is ahead has claimed what
+        he needs."""
+        if not (len(self._line) or len(self._promises)) or not ask.demand.model:
+            return ref.headroom.assess(ask.demand, now)
+        limit = _limit(ref, ask, now)
+        ahead = NOBODY if waited else self._ahead(limit, ask, ask.wait_until, now)
+        obstacle = ref.headroom.assess(ask.demand, now, ahead)
+        if obstacle is None and limit in self._claims:
+            return Obstacle("claimed", self._claims[limit])
+        return self._expected(obstacle, ahead, now)
 
-        Only exact demands wait: counting later would cost the place in the line.
-        """
-        soonest = earliest(hopes.values())
-        if not ask.demand.exact:
-            ask.reply.set(CountFirst())
-            return True
-        if self._line.full() and not waited:
-            ask.reply.set(Refused("saturated", soonest))
-            return True
-        until = {name: o.until for name, o in hopes.items() if name not in self._claims}
-        if until:
-            name = min(until, key=lambda name: until[name] or now)
-            self._claims[name] = until[name]
-        if soonest is not None:
-            self._retry_at = min(self._retry_at, max(soonest, now + PAUSE_S))
-        return False
+    def _expected(self, obstacle: Obstacle | None, ahead: Ahead, now: float) -> Obstacle | None:
+        """`obstacle`, ending when it is expected to end with so much ahead."""
+        if obstacle is None or obstacle.until is None or not ahead.requests:
+            return obstacle
+        return obstacle._replace(until=self._bookings.stretched(obstacle.until, now))
+
+    def _ahead(self, limit: Limit, ask: Acquire, until: float, now: float) -> Ahead:
+        """What others are to get of `limit` before `ask`, if it has its turn by `until`."""
+        booked = self._bookings.ahead(limit, ask.rank)
+        if ask.again:
+            return booked
+        promised = self._promises.ahead(limit, ask.priority, until, now)
+        return Ahead(booked.tokens + promised.tokens, booked.requests + promised.requests)
+
+    def _hold(self, ask: Acquire, hopes: dict[str, Obstacle], now: float, *, waited: bool) -> None:
+        """Lets `ask` claim one of the limits that it hopes for, if there is one left to claim."""
+        limits = {
+            ref.config.name: _limit(ref, ask, now)
+            for ref in self._pool(ask.demand.model).candidates
+            if ref.config.name in hopes
+        }
+        by_time = sorted(limits, key=lambda name: hopes[name].until or now)
+        if not waited:
+            demand = ask.demand
+            tokens = demand.input_likely + demand.output
+            limit, until = limits[by_time[0]], hopes[by_time[0]].until or now
+            booking = Booking(limit, ask.rank, tokens, now, until)
+            self._bookings.book(ask.lease_id, booking)
+        for name in by_time:
+            if limits[name] not in self._claims:
+                self._claims[limits[name]] = hopes[name].until
+                break
+        look_at = min(o.by or NEVER if o.until is None else o.until for o in hopes.values())
+        self._retry_at = min(self._retry_at, max(look_at, now + PAUSE_S))
+
+    def _refuse(self, ask: Acquire, answer: Refused, now: float) -> None:
+        """Answers, and if it is for a limit, promises the time at which its turn would come."""
+        if answer.reason == "saturated":
+            limit, retry_at = self._turn_of(ask, now)
+            answer = replace(answer, retry_at=retry_at)
+            if limit is not None and retry_at is not None:
+                self._promises.give(ask, limit, retry_at, now)
+        ask.reply.set(answer)
+
+    def _turn_of(self, ask: Acquire, now: float) -> tuple[Limit | None, float | None]:
+        """The limit at which `ask` would have its turn first, after all who are ahead of it, and
+        when; None if nothing tells."""
+        first: Limit | None = None
+        first_at: float | None = None
+        for ref in self._pool(ask.demand.model).candidates:
+            if not _open_to(ask, ref.config.name):
+                continue
+            limit = _limit(ref, ask, now)
+            ahead = self._ahead(limit, ask, inf, now)
+            obstacle = self._expected(ref.headroom.assess(ask.demand, now, ahead), ahead, now)
+            if obstacle is None:  # room beyond what is claimed; only the line is full
+                at: float | None = now + PAUSE_S
+            elif obstacle.reason not in LIMIT_REASONS:
+                continue
+            else:
+                at = obstacle.until
+            if at is not None and (first_at is None or at < first_at):
+                first, first_at = limit, at
+        return first, first_at
 
     def _explain(self, ask: Explain, now: float) -> Explanation:
-        return explanation(
-            self._instances,
-            list(self._pool(ask.demand.model).order(now)),
-            self._claims,
-            ask.demand,
-            wait_until=ask.wait_until,
-            waiting=len(self._line),
-            now=now,
-        )
+        as_asked = Acquire(LeaseId(0), ask.demand, ask.wait_until, Reply[Answer]())
+        order = list(self._pool(ask.demand.model).order(now))
+        met = {ref.config.name: self._obstacle(ref, as_asked, now) for ref in order}
+        _, retry_at = self._turn_of(as_asked, now)
+        outlook = Outlook(ask.wait_until, len(self._line), self._line.full(), retry_at)
+        return explanation(self._instances, order, met, outlook, now)
 
     def _pool(self, model: str) -> Pool[InstanceRef]:
         pool = self._pools.get(model)
@@ -226,11 +308,14 @@ class Router:
         self._claims.clear()
         blocked: set[Lane] = set()
         for ask in self._line.oldest_first(blocked):
-            if ask.reply.abandoned or self._decide(ask, now, waited=True):
+            if not ask.reply.awaited or self._decide(ask, now, waited=True):
+                self._bookings.ended(ask.lease_id, now)
                 self._line.leave(ask.lease_id)
-                continue
-            open_to = (ref.config.name for ref in self._pool(ask.demand.model).candidates)
-            if all(name in self._claims for name in ask.only or open_to):
+            elif all(
+                _limit(ref, ask, now) in self._claims
+                for ref in self._pool(ask.demand.model).candidates
+                if ask.only is None or ref.config.name in ask.only
+            ):
                 blocked.add(lane(ask))
 
     def close(self) -> None:
@@ -241,9 +326,24 @@ class Router:
                 message.reply.fail(MailboxClosed())
         asks = [m for m in left if isinstance(m, Acquire)]
         asks += [m.ask for m in left if isinstance(m, Declined)]
+        self._bookings.clear()
         for ask in [*asks, *self._line.clear()]:
             ask.reply.set(Refused("unavailable"))
         self.address.waiting = 0
+
+
+def _open_to(ask: Acquire, name: str) -> bool:
+    """Whether `ask` may go to the instance of this name at all."""
+    return name not in ask.excluded and (ask.only is None or name in ask.only)
+
+
+def _limit(ref: InstanceRef, ask: Acquire, now: float) -> Limit:
+    return ref.config.name, ref.headroom.limit_of(ask.demand.model, now)
+
+
+def _avoiding(names: frozenset[str], refs: Iterable[InstanceRef]) -> list[InstanceRef]:
+    """`refs` in their order, those in `names` last."""
+    return sorted(refs, key=lambda ref: ref.config.name in names)
 
 
 def _offer(ref: InstanceRef, ask: Acquire) -> bool:

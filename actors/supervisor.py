@@ -47,12 +47,13 @@ from actors.messages import (
 from actors.migration import plan_migration
 from actors.policy.standing import Standing
 from actors.state_file import StateFile
+from actors.state_log import StateLog, look_at
 from actors.statistics import instance_statistics
 
 if TYPE_CHECKING:
     import logging
     import random
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from actors.clock import WallClock
     from actors.migration import MigrationPlan
@@ -96,8 +97,11 @@ class Supervisor:
         rng: random.Random,
         log: logging.Logger,
         intensity: RestartIntensity = RestartIntensity(),
+        on_change: Callable[[Difference], None] = lambda _change: None,
     ) -> None:
+        """`on_change` is told what is different once it is in force; must not block or raise."""
         self.mailbox = mailbox
+        self._on_change = on_change
         self._router = router
         self._config_store = config_store
         self._state_file = StateFile(state_store, clock, log)
@@ -115,9 +119,7 @@ class Supervisor:
 
     def configured_models(self) -> frozenset[str]:
         """The models that some configuration names. Never blocks."""
-        return frozenset(
-            model for child in self._children.values() for model in child.config.models()
-        )
+        return frozenset(name for config in self.configs().values() for name in config.models())
 
     def statistics(self) -> tuple[InstanceStatistics, ...]:
         """Every instance, at this moment. Never blocks."""
@@ -149,6 +151,7 @@ class Supervisor:
                 for child in self._children.values():
                     nursery.start_soon(self._guard, child, name=f"instance[{child.name}]")
                 nursery.start_soon(self._look_after_files, name="supervisor[files]")
+                nursery.start_soon(look_at, self._state_logs, name="supervisor[states]")
                 await self._serve(nursery)
         finally:
             for child in [*self._children.values(), *self._retiring]:
@@ -199,10 +202,12 @@ class Supervisor:
         standing = Standing(config, self._rng)
         if state is not None:
             standing.restore(state, trio.current_time(), self._clock)
-        return Child(config, standing)
+        return Child(config, standing, StateLog(standing, self._clock, self._log))
 
     def _actor(self, child: Child) -> InstanceActor:
-        return self.actor_type(child.standing, child.mailbox, self._router, self._clock)
+        return self.actor_type(
+            child.standing, child.mailbox, self._router, self._clock, child.state_log
+        )
 
     async def _guard(self, child: Child) -> None:
         """Runs an instance's actor until it has retired; a crashed one is replaced by a new one.
@@ -220,13 +225,14 @@ class Supervisor:
                     "instance %s: its task failed", child.name, extra={"instance": child.name}
                 )
                 actor.recover(error)
-                reason = child.count_crash(error, self._intensity, trio.current_time())
-                if reason is not None:
-                    extra = {"instance": child.name}
-                    self._log.error("instance %s: %s", child.name, reason, extra=extra)
+                now = trio.current_time()
+                child.state_log.notice(now, child.count_crash(error, self._intensity, now))
                 await trio.lowlevel.checkpoint()
         child.close(trio.current_time())
         self._retiring.remove(child)
+
+    def _state_logs(self) -> list[StateLog]:
+        return [child.state_log for child in self._children.values()]
 
     def _publish_roster(self) -> None:
         self._router.mailbox.tell(
@@ -332,6 +338,7 @@ class Supervisor:
             await reply.wait()
         if change:
             self._publish_roster()
+            self._on_change(change)
         return change
 
     def _reconfigure(self, child: Child, config: InstanceConfig) -> Reply[None]:

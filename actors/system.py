@@ -22,8 +22,9 @@ from actors.statistics import SystemStatistics
 from actors.supervisor import ConfigStorage, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from actors.changes import Difference
     from actors.models import InstanceConfig, InstanceState
     from actors.policy.selection import Strategy
     from actors.state_file import StateStorage
@@ -58,7 +59,9 @@ class System:
         state_store: StateStorage,
         options: SystemOptions,
         log: logging.Logger | None = None,
+        on_change: Callable[[Difference], None] = lambda _change: None,
     ) -> None:
+        """`on_change`: see `Supervisor`."""
         rng = random.Random(options.seed)  # noqa: S311 - spreads load, guards nothing
         self.clock = WallClock.start()
         self._address = RouterAddress(Mailbox(options.router_mailbox))
@@ -72,6 +75,7 @@ class System:
             rng=rng,
             log=log or logging.getLogger("actors"),
             intensity=options.intensity,
+            on_change=on_change,
         )
         self.supervisor.adopt(configs, states)
         self.leases = Leases(self._address)

@@ -1,4 +1,4 @@
-"""The command line: serve, or `demo`, `check`, `migrate`, `plan`, `simulate`.
+"""The command line: serve, or `demo`, `check`, `health`, `migrate`, `plan`, `simulate`.
 
 What only one command needs is imported in its branch, so that `--help` and `check` start at once.
 A failure to start ends in one sentence on standard error and exit status 1; wrong usage in 2.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actors.models import InstanceConfig
+    from proxy.settings import Settings
 
 _ABOUT_AN_ADDRESS: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -62,6 +63,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument(
         "--config", type=Path, metavar="FILE", help="the file, not INSTANCE_CONFIG_FILE"
     )
+    health = commands.add_parser("health", help="ask the running service how it is")
+    if "health" in arguments:
+        from proxy import health as question
+
+        question.add_arguments(health)
     migrate = commands.add_parser("migrate", help="take the earlier system's data over")
     if "migrate" in arguments:
         from proxy import migrate as migration
@@ -89,6 +95,11 @@ def _run(options: argparse.Namespace) -> int:
             from proxy import demo
 
             return demo.run(options)
+        case "health":
+            from proxy import health
+            from proxy.settings import load_settings
+
+            return health.run(options, load_settings(os.environ))
         case "migrate":
             from proxy import migrate as migration
 
@@ -117,10 +128,13 @@ def _complete_environment(env_file: Path | None) -> None:
 def _serve() -> int:
     from contextlib import closing
 
-    from proxy import log, service
     from proxy.settings import load_settings
 
-    settings = load_settings(os.environ)
+    settings = load_settings(
+        os.environ
+    )  # before imports that take a second: wrong ones show at once
+    from proxy import log, service
+
     admin_key = settings.admin_api_key.get_secret_value()
     for key in (settings.admin_api_key, settings.metrics_api_key, *settings.proxy_api_keys):
         if key is not None:
@@ -137,10 +151,10 @@ def _serve() -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from actors.store import ConfigStore
-    from proxy.settings import load_settings
 
-    path: Path = options.config or load_settings(os.environ).instance_config_file
+    path: Path = options.config or _checked_settings().instance_config_file
     if options.config is None and not path.exists():
+        path.resolve().parent.stat()  # the start needs the folder
         print(f"{path} does not exist: the service starts without instances.")
         return 0
     path.stat()  # a file that was named has to be there
@@ -154,6 +168,24 @@ def _check(options: argparse.Namespace) -> int:
         print(line)
     print(f"{path} is valid: {_count(len(configs), 'instance')}.")
     return 0
+
+
+def _checked_settings() -> Settings:
+    """The settings, and a certificate that can be used if they name one.
+
+    Errors: `SettingsError`, `CertificateError`.
+    """
+    from proxy.settings import load_settings
+
+    settings = load_settings(os.environ)
+    if settings.tls_cert_file is not None:
+        from proxy.service import certificate_files
+
+        if files := certificate_files(settings):
+            files.context()
+            if warning := files.warning():
+                print(warning, file=sys.stderr)
+    return settings
 
 
 def _table(configs: list[InstanceConfig]) -> Iterator[str]:
@@ -201,11 +233,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _failure_to_start(error: BaseException) -> str | None:
     """What an operator has to know and do; None for what is nobody's mistake but ours."""
+    if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name or "proxy"):
+        return f"{error.name} is not installed for {sys.executable}; start with ./scripts/run"
     from actors.errors import BrokenFile, FileLocked
+    from proxy.server.certificate import CertificateError
     from proxy.server.listen import ListenFailed
     from proxy.settings import SettingsError
 
-    if isinstance(error, BrokenFile | FileLocked | ListenFailed | SettingsError):
+    known = BrokenFile | FileLocked | CertificateError | ListenFailed | SettingsError
+    if isinstance(error, known):
         return str(error)
     if not isinstance(error, OSError):
         return None
@@ -214,3 +250,7 @@ def _failure_to_start(error: BaseException) -> str | None:
     if isinstance(error, socket.gaierror) or error.errno in _ABOUT_AN_ADDRESS:
         return f"cannot listen: {error.strerror}; check HOST and PORT"
     return None
+
+
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] not in ("actors", "proxy")

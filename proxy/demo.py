@@ -80,7 +80,7 @@ def _introduce(settings: Settings, configs: list[dict[str, Any]], urls: list[str
     url = urls[0]
     key = settings.proxy_api_keys[0].get_secret_value() if settings.proxy_api_keys else "none"
     for config in configs:
-        print(f"simulated resource {config['name']:<12} {config['max_tpm']:>7} tokens/minute")
+        print(f"simulated resource {config['name']:<14} {config['max_tpm']:>7} tokens/minute")
     print(
         f"""
 The proxy serves them at {url} as one. Admin key: {settings.admin_api_key.get_secret_value()}

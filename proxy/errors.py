@@ -88,7 +88,7 @@ class RequestTimeout(ProxyError):
     def __init__(self, seconds: float) -> None:
         super().__init__(
             408,
-            f"The request was not complete within {seconds:g} seconds.",
+            f"The request was not complete within {seconds:g} seconds (REQUEST_TIMEOUT_SECONDS).",
             type="invalid_request_error",
             code="request_timeout",
             close=True,

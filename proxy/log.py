@@ -22,6 +22,8 @@ from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 from urllib.parse import quote
 
+from pydantic_core import to_json
+
 from actors.clock import wall_now
 
 if TYPE_CHECKING:
@@ -149,6 +151,10 @@ def json_line(fields: dict[str, Plain], traceback: str | None) -> str:
     """One object; nothing but printable ASCII in it."""
     if traceback is not None:
         fields["exception"] = traceback
+    with suppress(ValueError):  # a lone surrogate, which UTF-8 can't spell
+        line = to_json(fields)  # a quarter of what `json.dumps` costs
+        if line.isascii() and b"\x7f" not in line:
+            return line.decode("ascii")
     return json.dumps(fields).replace("\x7f", "\\u007f")
 
 
@@ -341,6 +347,12 @@ def writer() -> LogWriter | None:
         if isinstance(handler, LogWriter):
             return handler
     return None
+
+
+def dropped() -> int:
+    """Lines that were given up since the start because the writer could not keep up."""
+    current = writer()
+    return 0 if current is None else current.dropped
 
 
 def level() -> str:

@@ -23,14 +23,12 @@ from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
 from proxy.exchange.record import RecentRequests
-from proxy.front import http2
-from proxy.front.app import create_app
-from proxy.front.explain import RouteExplanations
 from proxy.metrics.exposition import Exposition
 from proxy.metrics.loop_lag import LoopLag
 from proxy.metrics.requests import RequestMetrics
 from proxy.metrics.service import ServiceMetrics, Sources
 from proxy.request_log import RequestLog
+from proxy.server.certificate import Files, Renewal
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
@@ -41,6 +39,7 @@ from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
 
     from quart_trio import QuartTrio
@@ -61,7 +60,8 @@ _requests = logging.getLogger("proxy.requests")
 def run(settings: Settings) -> int:
     """Serves until a signal stops it; returns the exit status.
 
-    Errors: `BrokenFile`, `FileLocked` before anything is started; `ListenFailed`.
+    Errors: `BrokenFile`, `FileLocked`, `CertificateError` before anything is started;
+    `ListenFailed`.
     """
     trio.run(serve_with_stores, settings)
     return 0
@@ -75,17 +75,31 @@ async def serve_with_stores(
     Reading the two files blocks, before anything else runs. Errors: as `run`.
     """
     raise_open_file_limit()
+    files = certificate_files(settings)
+    tls = None if files is None else files.context()
+    if files is not None and (warning := files.warning()):
+        _log.warning(warning)
     async with assembled(settings) as service, trio.open_nursery() as nursery:
+        renewal = None if files is None else Renewal(files, service.listening.renew_tls)
+
+        def reload() -> None:
+            service.system.administration.reload_soon()
+            if renewal is not None:
+                nursery.start_soon(renewal.renew)
+
         urls = await nursery.start(
             partial(
                 serve,
                 service.exchange,
-                service.app,
+                service.load_app,
                 host=settings.host,
                 port=settings.port,
-                limits=_limits(settings),
+                limits=listener_limits(settings),
+                tls=tls,
+                notice_s=settings.shutdown_delay_seconds,
                 drain_s=settings.shutdown_timeout_seconds,
-                on_hangup=service.system.administration.reload_soon,
+                on_drain=service.listening.leave,
+                on_hangup=reload,
                 on_start=service.listening.start,
             )
         )
@@ -97,24 +111,43 @@ async def serve_with_stores(
             on_ready(urls)
 
 
+def certificate_files(settings: Settings) -> Files | None:
+    """The two files of the settings, None for a service without TLS."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Files(settings.tls_cert_file, settings.tls_key_file)
+
+
 class Listening:
     """The listener, once there is one, for whoever wants to know of its connections."""
 
     def __init__(self) -> None:
         self._server: Server | None = None
+        self.leaving = False
+        """Whether the service has begun to stop."""
+
+    def leave(self) -> None:
+        self.leaving = True
 
     def start(self, server: Server) -> None:
         self._server = server
+
+    def renew_tls(self, tls: ssl.SSLContext) -> None:
+        if self._server is not None:
+            self._server.renew_tls(tls)
 
     def statistics(self) -> ConnectionStatistics | None:
         return None if self._server is None else self._server.statistics()
 
 
 class Service(NamedTuple):
-    """Running actors behind the two things that a listener needs; it reports to `listening`."""
+    """Running actors behind the two things that a listener needs; it reports to `listening`.
+
+    `load_app`: blocks and takes long; may be called once, in any thread.
+    """
 
     exchange: Exchange
-    app: QuartTrio
+    load_app: Callable[[], QuartTrio]
     system: System
     listening: Listening
 
@@ -126,11 +159,10 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     What requests lean on outlives the block, whatever ends it: leases are settled, the state is
     saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
     """
-    http2.install()
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
-        system = _system(settings, *stores)
         watch = Watch()
         pools = InstancePools(SocketDialer(), watch)
+        system = _system(settings, *stores, pools)
         request_metrics = RequestMetrics(system.supervisor.configured_models)
         request_log = RequestLog(_requests, request_metrics.add)
         recent = RecentRequests()
@@ -152,10 +184,10 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             connections=listening.statistics,
             running=lambda: exchange.running,
             unrecorded=lambda: request_log.dropped,
+            unwritten=log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
-        explanations = RouteExplanations(system.leases, recent, means, system.clock)
-        app = _app(settings, system, exchange, metrics, explanations)
+        load_app = partial(_app, settings, system, exchange, metrics, means, recent, listening)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
@@ -163,21 +195,23 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             services.start_soon(Journal(journal_file, owners, _log).run)
             services.start_soon(loop_lag.run)
             try:
-                yield Service(exchange, app, system, listening)
+                yield Service(exchange, load_app, system, listening)
             finally:
                 pools.close()
                 services.cancel_scope.cancel()
 
 
-def _system(settings: Settings, config_store: ConfigStore, state_store: StateStore) -> System:
+def _system(
+    settings: Settings, config_store: ConfigStore, state_store: StateStore, pools: InstancePools
+) -> System:
     """The actors with what the two files say. Blocks. Errors: `BrokenFile`."""
     configs = config_store.load()
     states, warning = state_store.load()
     if warning:
         _log.warning(warning)
-    _log.info("%d instances are configured", len(configs))
+    _log.info("instances configured: %d", len(configs))
     options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
-    return System(configs, states, config_store, state_store, options)
+    return System(configs, states, config_store, state_store, options, on_change=pools.follow)
 
 
 def _owners(file: JournalFile, limit: int) -> Owners:
@@ -214,15 +248,24 @@ def _app(
     system: System,
     exchange: Exchange,
     metrics: Exposition,
-    explanations: RouteExplanations,
+    means: Means,
+    recent: RecentRequests,
+    listening: Listening,
 ) -> QuartTrio:
+    # Imported here because the listener does not wait for it: see `proxy.server.late_app`.
+    from proxy.front import http2
+    from proxy.front.app import create_app
+    from proxy.front.explain import RouteExplanations
+
+    http2.install()
     metrics_key = settings.metrics_api_key
     return create_app(
         administration=system.administration,
         exchange=exchange,
         ready=system.supervisor.can_serve,
+        leaving=lambda: listening.leaving,
         earlier_data=EarlierData(settings.instance_data_file),
-        explanations=explanations,
+        explanations=RouteExplanations(system.leases, recent, means, system.clock),
         metrics=metrics,
         admin_key=settings.admin_api_key.get_secret_value(),
         metrics_key=None if metrics_key is None else metrics_key.get_secret_value(),
@@ -231,10 +274,12 @@ def _app(
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def listener_limits(settings: Settings) -> Limits:
+    """What the settings say of single clients, in the listener's terms."""
     return Limits(
         head_bytes=settings.max_header_bytes,
         body_bytes=settings.max_request_bytes,
+        head_timeout_s=min(Limits().head_timeout_s, settings.request_timeout_seconds),
         body_timeout_s=settings.request_timeout_seconds,
         keep_alive_s=settings.keep_alive_seconds,
         connections=settings.max_connections,

@@ -83,6 +83,11 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65_535)] = 3010
     """The TCP port to listen on; 0 takes a free one."""
 
+    tls_cert_file: Path | None = None
+    """The certificate with its chain (PEM). With `TLS_KEY_FILE`: serve HTTPS, and only that."""
+    tls_key_file: Path | None = None
+    """The certificate's private key (PEM), without a password."""
+
     admin_api_key: Key = Field(default_factory=lambda: SecretStr(secrets.token_urlsafe(32)))
     """The key for `/admin` (`X-Admin-API-Key`). Unset: a new one for each start."""
     metrics_api_key: Key | None = None
@@ -118,9 +123,12 @@ class Settings(BaseModel):
     """Requests in progress, waiting ones included; one more is refused with 503."""
     request_timeout_seconds: Seconds = 60.0
     """How long a client may take to send one request, with a second more for each 16 KiB of body
-    received; then 408."""
+    received; then 408. Its headers get ten seconds of that at the most."""
     keep_alive_seconds: Seconds = 75.0
     """How long a client connection may stay open without a request."""
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    """How long everybody is still served after SIGTERM, with `/readyz` answering 503, so that a
+    load balancer has stopped sending before connections are refused."""
     shutdown_timeout_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 30.0
     """How long requests may go on after SIGTERM before they are cut."""
 
@@ -181,6 +189,11 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             f"HOST is {host!r}, which others can reach, and PROXY_API_KEYS is not set: anybody "
             "could spend your quota; set PROXY_API_KEYS, or HOST=127.0.0.1, or ALLOW_ANONYMOUS=1"
         )
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        given, missing = "TLS_CERT_FILE", "TLS_KEY_FILE"
+        if settings.tls_cert_file is None:
+            given, missing = missing, given
+        yield f"{given} is set and {missing} is not; HTTPS needs both: set it too, or unset both"
     if configs.resolve() == settings.instance_state_file.resolve():
         yield (
             f"INSTANCE_CONFIG_FILE and INSTANCE_STATE_FILE are both {str(configs)!r}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -109,17 +109,23 @@ class FakeAnswer:
     closed: bool = False
     deadline: float = math.inf
     """Trio time; `FakeUpstream` sets it."""
+    _due: float = math.inf
 
     async def read_chunk(self) -> bytes:
         if not hasattr(self, "_left"):
             self._left = list(self.pieces)
         await trio.lowlevel.checkpoint()
         if self._left:
-            piece = self._left.pop(0)
+            piece = self._left[0]
             if isinstance(piece, bytes):
+                del self._left[0]
                 return piece
+            if math.isinf(self._due):  # a read that was cancelled is taken up again
+                self._due = trio.current_time() + piece[0]
             with trio.move_on_at(self.deadline):
-                await trio.sleep(piece[0])
+                await trio.sleep_until(self._due)
+                self._due = math.inf
+                del self._left[0]
                 return piece[1]
             raise UpstreamFailure("body", "timeout", "not complete in time", answered=True)
         if self.failure is not None:
@@ -163,7 +169,8 @@ Answering = FakeAnswer | UpstreamFailure | Callable[[UpstreamRequest], Awaitable
 
 
 class FakeUpstream:
-    """Answers by instance name: the next of its list, the last one for ever."""
+    """Answers by instance name: the next of its list, the last one for ever. `answers`: those that
+    were given, each a copy."""
 
     def __init__(self, **answers: Answering | list[Answering]) -> None:
         self._answers = {
@@ -183,6 +190,7 @@ class FakeUpstream:
             raise answer
         if not isinstance(answer, FakeAnswer):
             answer = await answer(request)
+        answer = replace(answer)  # several may be under way at the same time
         if request.whole_s is not None and not is_event_stream(answer.headers):
             answer.deadline = started + request.whole_s
         self.answers.append(answer)

@@ -57,9 +57,10 @@ class Account:
         """Tokens that can be reserved now; negative after a limit was lowered."""
         return self.limit_tokens - self.charge.total(now)
 
-    def earliest(self, tokens: int, now: float) -> float | None:
-        """When `tokens` will be free if nothing else is admitted; None if they exceed the limit."""
-        return self.charge.falls_to(self.limit_tokens - tokens, now)
+    def earliest(self, tokens: int, now: float, ahead: int = 0) -> float | None:
+        """When `tokens` will be free if nothing else is admitted but `ahead`, before them; None if
+        they exceed the limit."""
+        return self.charge.fits(tokens, self.limit_tokens, now, ahead)
 
     def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
         """Opens a lease. The caller has checked that there is room."""

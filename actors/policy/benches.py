@@ -2,6 +2,10 @@
 
 Three kinds by failure domain: the instance's credential, one model's limit, one model's existence.
 Each has an end. A later hint never shortens an earlier bench; a success never ends one.
+
+A hint may be wrong: clocks differ, and others use the quota. So when the bench of a limit ends, one
+request is let through first, and the others once it has not been refused at once. If it has, the
+next bench is longer, whatever the hint.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.clock import WallClock
+    from actors.messages import LeaseId
 
 DEFAULT_BENCH_S: Final = 10.0
 """For a 429 without any hint; the value that Azure's own balancer samples use."""
@@ -24,6 +29,10 @@ CREDENTIAL_BENCH_S: Final = 60.0
 """Keys and network rules are mended by people; a minute keeps the cost of asking negligible."""
 MODEL_BENCH_S: Final = 60.0
 """Azure says of a missing deployment: created within the last five minutes, try again shortly."""
+PROBE_S: Final = 1.0
+"""A refusal takes far less; an answer may take a minute."""
+LEAST_S: Final = 1.0
+"""The bench after a probe that was refused; it doubles with each, up to the default."""
 LONG_AGO: Final = float("-inf")
 MAX_BENCHES: Final = 256
 """Models remembered per kind of bench; a generic instance takes any name that a client invents."""
@@ -38,12 +47,13 @@ class Benches:
     limit is taken to be exhausted, or it is taken not to exist here.
     """
 
-    __slots__ = ("credential", "limits", "models")
+    __slots__ = ("_probations", "credential", "limits", "models")
 
     def __init__(self) -> None:
         self.credential = LONG_AGO
         self.limits: dict[str, float] = {}
         self.models: dict[str, float] = {}
+        self._probations: dict[str, _Probation] = {}
 
     def missing(self, model: str, now: float) -> Obstacle | None:
         """What keeps `model` away whatever is asked: no credential, or no such model."""
@@ -58,6 +68,8 @@ class Benches:
         if not self.limits:
             return None
         until = max(self.limits.get(model, LONG_AGO), self.limits.get(EVERY_MODEL, LONG_AGO))
+        if until <= now and model in self._probations:
+            until = self._probations[model].until
         return Obstacle("rate_limited", until) if until > now else None
 
     def limited_until(self, now: float) -> float | None:
@@ -71,18 +83,40 @@ class Benches:
     def refuse_model(self, model: str, now: float) -> None:
         _extend(self.models, model, now + MODEL_BENCH_S)
 
-    def limit(self, model: str, hint_s: float | None, now: float) -> None:
-        """`hint_s`: how long the upstream asked to be left alone."""
+    def limit(self, model: str, lease_id: LeaseId, hint_s: float | None, now: float) -> None:
+        """A request was refused. `hint_s`: how long the upstream asked to be left alone."""
         bench_s = DEFAULT_BENCH_S if hint_s is None else hint_s
+        probation = self._probations.setdefault(model, _Probation())
+        if probation.probe == lease_id:
+            probation.failed()
+        bench_s = max(bench_s, probation.least_s)
         _extend(self.limits, model, now + min(bench_s, MAX_BENCH_S))
+        if len(self._probations) > MAX_BENCHES:
+            del self._probations[next(iter(self._probations))]
+
+    def granted(self, model: str, lease_id: LeaseId, now: float) -> None:
+        """A request for `model` is let through: the first one after a bench is the probe."""
+        probation = self._probations.get(model)
+        if probation is None:
+            return
+        if probation.probe is None:
+            probation.probe, probation.until = lease_id, now + PROBE_S
+        elif probation.until <= now:
+            del self._probations[model]
+            self.limits.pop(model, None)
 
     def limit_everything(self, until: float) -> None:
         """An operator's word, instead of whatever was known."""
-        self.limits = {EVERY_MODEL: until}
+        self.clear_limits()
+        self.limits[EVERY_MODEL] = until
+
+    def clear_limits(self) -> None:
+        self.limits.clear()
+        self._probations.clear()
 
     def clear(self) -> None:
         self.credential = LONG_AGO
-        self.limits.clear()
+        self.clear_limits()
         self.models.clear()
 
     def export(self, now: float, clock: WallClock) -> dict[str, float]:
@@ -100,6 +134,22 @@ class Benches:
             for model, until in exported.items()
             if is_epoch(until)
         }
+
+
+class _Probation:
+    """After a bench. `probe`: the first request since, if there was one; `until`: nobody else is
+    let through before. `least_s`: how long the next bench lasts at the least."""
+
+    __slots__ = ("least_s", "probe", "until")
+
+    def __init__(self) -> None:
+        self.probe: LeaseId | None = None
+        self.until = LONG_AGO
+        self.least_s = 0.0
+
+    def failed(self) -> None:
+        self.probe, self.until = None, LONG_AGO
+        self.least_s = min(max(LEAST_S, 2 * self.least_s), DEFAULT_BENCH_S)
 
 
 def _extend(benches: dict[str, float], model: str, until: float) -> None:

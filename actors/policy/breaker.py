@@ -129,6 +129,11 @@ class Breaker:
         """An open breaker whose time has passed stays open until somebody is sent."""
         return self._state
 
+    @property
+    def sound(self) -> bool:
+        """Nothing speaks against this instance now: closed, and the last outcome no failure."""
+        return self._state == "closed" and not self._consecutive
+
     def admits(self, tokens: int, now: float) -> bool:
         """Whether `granted` would be accepted now. Changes nothing."""
         if self._state == "closed" or now >= self._until:
@@ -141,12 +146,18 @@ class Breaker:
         """Trio time from which a request of any size is admitted, for all that is known now.
 
         None while the outcome of a request in flight decides: that comes sooner, as a rule, than
-        any time that could be named.
+        `admits_all_from`, the time at which it stops to matter.
         """
         if self._state == "open":
             return max(now, self._until)
         awaited = self._state == "half_open" and self._leases and now < self._until
         return None if awaited else now
+
+    @property
+    def admits_all_from(self) -> float:
+        """Trio time from which a request of any size is admitted whatever becomes of the others;
+        in the past when closed."""
+        return self._until
 
     def granted(self, lease_id: LeaseId, tokens: int, now: float) -> None:
         """A request that `admits` was sent."""
@@ -179,13 +190,17 @@ class Breaker:
         if self._successes >= RAMP_SUCCESSES:
             self._recover()
 
-    def failed(self, lease_id: LeaseId, now: float) -> None:
-        """The instance failed: no connection, timeout, 408, 5xx, a broken stream."""
+    def failed(self, lease_id: LeaseId, now: float, asked_s: float = 0.0) -> None:
+        """The instance failed: no connection, timeout, 408, 5xx, a broken stream.
+
+        `asked_s`: how long it asked to be left alone; if this opens the breaker, it stays open
+        for at least that long, up to MAX_OPEN_S.
+        """
         if self._leave(lease_id) is None:
             return
         self._recover_in_time(now)
         if self._state == "half_open" or self._failed_too_often(now):
-            self._trip(now)
+            self._trip(now, asked_s)
 
     def released(self, lease_id: LeaseId) -> None:
         """The lease ended without saying anything about the instance."""
@@ -238,11 +253,12 @@ class Breaker:
             outcomes >= MIN_OUTCOMES and self._failures.total(now) >= FAILURE_SHARE * outcomes
         )
 
-    def _trip(self, now: float) -> None:
+    def _trip(self, now: float, asked_s: float) -> None:
         self._change("trip")
         longest_s = min(MAX_OPEN_S, FIRST_OPEN_S * 2**self._trips)
         self._trips = min(self._trips + 1, MAX_DOUBLINGS)
-        self._begin_period(until=now + longest_s * self._rng.uniform(0.5, 1.0))
+        open_s = max(longest_s * self._rng.uniform(0.5, 1.0), min(asked_s, MAX_OPEN_S))
+        self._begin_period(until=now + open_s)
 
     def _recover_in_time(self, now: float) -> None:
         if self._state == "half_open" and self._successes and now >= self._until:

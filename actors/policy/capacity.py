@@ -6,10 +6,10 @@ the configured tokens per minute.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from actors.policy.account import Account
-from actors.policy.headroom import Obstacle
+from actors.policy.headroom import NOBODY, Obstacle
 from actors.policy.quota import Quota
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actors.messages import Demand, Evidence, LeaseId
     from actors.models import InstanceConfig
     from actors.policy.account import ChargeRule
+    from actors.policy.headroom import Ahead
 
 MAX_QUOTAS: Final = 64
 """Models with a quota of their own; Azure allows 32 deployments per resource. A generic instance
@@ -41,20 +42,28 @@ class Capacity:
         self.account = Account(config.max_tpm, charge_rule(config))
         self.quotas: dict[str, Quota] = {}
 
-    def obstacle(self, demand: Demand, now: float) -> Obstacle | None:
-        """Why the demand does not fit now; None if it does, by its upper bound."""
+    def obstacle(self, demand: Demand, now: float, ahead: Ahead = NOBODY) -> Obstacle | None:
+        """Why the demand does not fit now, after `ahead`; None if it does, by its upper bound."""
         quota = self.quotas.get(demand.model)
         room = self._room(quota, now)
-        if demand.input_high + demand.output <= room.free and (
-            quota is None or quota.pace.free(now)
+        most = demand.input_high + demand.output
+        if most + ahead.tokens <= room.free and (
+            quota is None or quota.pace.free(now, ahead.requests)
         ):
             return None
         least = demand.input_low + demand.output
         if least > room.limit:
             return Obstacle("too_large", limit=room.limit)
-        if not demand.exact and least <= room.free:
+        if not demand.exact and least + ahead.tokens <= room.free:
             return Obstacle("count_first")
-        return Obstacle("no_headroom", self._earliest(least, room, quota, now))
+        until = self._earliest(least, room, quota, now, ahead)
+        alone = ahead.requests and most <= room.free and (quota is None or quota.pace.free(now))
+        return Obstacle("claimed" if alone else "no_headroom", until)
+
+    def limit_of(self, model: str, now: float) -> str:
+        """See `Headroom.limit_of`."""
+        quota = self.quotas.get(model)
+        return "" if quota is None or quota.limit.learned(now) is None else model
 
     def _room(self, quota: Quota | None, now: float) -> _Room:
         if quota is not None:
@@ -70,14 +79,17 @@ class Capacity:
         """What the books hold of models that have a limit of their own."""
         return sum(quota.counted(now) for quota in self.quotas.values() if quota.limit.learned(now))
 
-    def _earliest(self, tokens: int, room: _Room, quota: Quota | None, now: float) -> float | None:
+    def _earliest(
+        self, tokens: int, room: _Room, quota: Quota | None, now: float, ahead: Ahead
+    ) -> float | None:
         if room.quota is not None:
-            at = room.quota.earliest(tokens, now)
+            at = room.quota.earliest(tokens, now, ahead.tokens)
         else:
-            at = self.account.earliest(max(0, tokens - self._learned_charge(now)), now)
+            others = self._learned_charge(now)
+            at = self.account.earliest(max(0, tokens - others), now, ahead.tokens)
         if at is None or quota is None:
             return at
-        return max(at, quota.pace.earliest(now))
+        return max(at, quota.pace.earliest(now, ahead.requests))
 
     def utilization(self, now: float) -> float:
         """The fullest limit's count as a share of it, 0.0 to about 1.0."""
@@ -129,9 +141,13 @@ class Capacity:
         """Learns from an answer that is still under way."""
         self.quotas[model].observe(lease_id, evidence, now)
 
-    def refused(self, model: str, now: float) -> None:
-        """The upstream refused for its token limit."""
-        self.quotas[model].refused(now)
+    def refused(self, model: str, limit: Literal["tokens", "requests"], now: float) -> None:
+        """The upstream refused for this limit."""
+        quota = self.quotas[model]
+        if limit == "tokens":
+            quota.refused(now)
+        else:
+            quota.pace.refused(now)
 
     def reconfigure(self, config: InstanceConfig, *, elsewhere: bool) -> None:
         """`elsewhere`: the instance is another upstream now, whose limits are not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages import Explanation, InstanceRef, Judgement
 from actors.policy.headroom import Obstacle
@@ -11,22 +11,26 @@ from actors.policy.refusal import earliest, opens_by, refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actors.messages import Demand
+
+class Outlook(NamedTuple):
+    """`waiting`: requests in the line, which is `full` or not. `retry_at`: what a request would be
+    told that is refused because all instances are full."""
+
+    wait_until: float
+    waiting: int
+    full: bool
+    retry_at: float | None
 
 
 def explanation(
     instances: Sequence[InstanceRef],
     order: Sequence[InstanceRef],
-    claims: Mapping[str, float | None],
-    demand: Demand,
-    *,
-    wait_until: float,
-    waiting: int,
+    met: Mapping[str, Obstacle | None],
+    outlook: Outlook,
     now: float,
 ) -> Explanation:
-    """Judges every instance. `order`: the candidates as the strategy puts them this time.
-    `claims`: instances for which somebody who waits is first in line, and until when."""
-    met = {ref.config.name: _obstacle(ref, claims, demand, now) for ref in order}
+    """Judges every instance. `order`: the candidates as the strategy puts them this time; `met`:
+    what the demand meets there."""
     judgements = [
         _judgement(ref, met[ref.config.name], place, now) for place, ref in enumerate(order)
     ]
@@ -34,21 +38,12 @@ def explanation(
         if ref.config.name not in met:
             reason = "disabled" if not ref.config.enabled else "model_not_served"
             judgements.append(_judgement(ref, reason, None, now))
-    answer, retry_at = _answer(met, wait_until, now)
-    return Explanation(answer, retry_at, tuple(judgements), waiting)
-
-
-def _obstacle(
-    ref: InstanceRef, claims: Mapping[str, float | None], demand: Demand, now: float
-) -> Obstacle | None:
-    obstacle = ref.headroom.assess(demand, now)
-    if obstacle is None and ref.config.name in claims:
-        return Obstacle("claimed", claims[ref.config.name])
-    return obstacle
+    answer, retry_at = _answer(met, outlook, now)
+    return Explanation(answer, retry_at, tuple(judgements), outlook.waiting)
 
 
 def _answer(
-    met: Mapping[str, Obstacle | None], wait_until: float, now: float
+    met: Mapping[str, Obstacle | None], outlook: Outlook, now: float
 ) -> tuple[str, float | None]:
     """What the first instance that settles the matter makes of it, and when that may change."""
     obstacles = []
@@ -58,10 +53,10 @@ def _answer(
         if obstacle.reason == "count_first":
             return "count_first", now
         obstacles.append(obstacle)
-    soonest = earliest(obstacles)
-    if any(opens_by(obstacle, wait_until) for obstacle in obstacles):
-        return "wait", soonest
-    return refusal(obstacles).reason, soonest
+    if any(opens_by(obstacle, outlook.wait_until) for obstacle in obstacles):
+        return ("saturated", outlook.retry_at) if outlook.full else ("wait", earliest(obstacles))
+    refused = refusal(obstacles)
+    return refused.reason, outlook.retry_at if refused.reason == "saturated" else refused.retry_at
 
 
 def _judgement(

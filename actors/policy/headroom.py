@@ -6,7 +6,7 @@ last word, to grant.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from actors.messages import Demand
@@ -31,19 +31,36 @@ class Obstacle(NamedTuple):
     """Why an instance can't take a request now.
 
     `until`: trio time at which this obstacle is known to be gone; None when time alone does not
-    remove it. `limit`: the bound that was exceeded, in tokens.
+    remove it. `limit`: the bound that was exceeded, in tokens. `by`: when it is gone at the
+    latest, if it may go at any moment before.
     """
 
     reason: ObstacleReason
     until: float | None = None
     limit: int | None = None
+    by: float | None = None
+
+
+class Ahead(NamedTuple):
+    """What others are to get of a limit before a demand has its turn."""
+
+    tokens: int
+    requests: int
+
+
+NOBODY: Final = Ahead(0, 0)
 
 
 class Headroom(Protocol):
     """A read-only view of an instance's standing. Nothing here blocks or changes an answer."""
 
-    def assess(self, demand: Demand, now: float) -> Obstacle | None:
-        """None if the request can be admitted now. `now`: trio time."""
+    def assess(self, demand: Demand, now: float, ahead: Ahead = NOBODY) -> Obstacle | None:
+        """None if the request can be admitted now, and `ahead` before it. `now`: trio time."""
+        ...
+
+    def limit_of(self, model: str, now: float) -> str:
+        """The limit that `model` counts against: its own name, or an empty string for the one
+        that all models share whose own limit is not known."""
         ...
 
     def utilization(self, now: float) -> float:

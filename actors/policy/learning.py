@@ -1,22 +1,24 @@
 """What an upstream's rate-limit headers teach about its limiter.
 
-Three things, each from evidence only, none assumed:
+Each from evidence only, nothing assumed:
 
 - **The limit.** A positive limit replaces the configured number while it is fresh: Azure lowers
   effective limits for hours under pressure, and the header is the only sign of it.
 - **Others' use.** A count above our own view means that somebody else spends the same quota, or
-  that the upstream estimates more than we do. The difference is charged at once and leaves the
-  window like everything else.
+  that the upstream estimates more than we do. So much is kept free from then on, until a whole
+  minute has shown less: whoever takes a share of the quota will take it in the next minute, too.
 - **The ratio** of the upstream's count to ours. Estimators differ, and some limiters give back
   what was not used. If for a whole period the count was never above some share of ours, that share
   is how it counts. The largest ratio of the period is what matters, because a limiter that resets
   each minute is far below our sliding view right after a reset and next to it just before. A
   ratio is never above 1: what exceeds our view is others' use.
+- **The rule.** The ratio is found of two counts of ours: of what was reserved, and of what was
+  used. The one that explains the upstream's with less room lost is the one to go by.
 """
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, floor
 from typing import Final
 
 FRESH_S: Final = 300.0
@@ -32,6 +34,15 @@ MARGIN: Final = 1.05
 WORTHWHILE: Final = 0.95
 """A ratio above this is not worth acting on."""
 FLOOR: Final = 0.05
+USED_MARGIN: Final = 1.01
+"""On top of the largest ratio to what was used."""
+USED_MOST: Final = 1.08
+"""A limiter that counts what was used at the end of a call forgets it later than we do, by the
+share of a minute that a call takes; one that is further off follows another rule."""
+HOLD_S: Final = 10.0
+HOLDS: Final = 8
+"""Others' use is forgotten after 70 to 80 s: a limiter that resets each minute shows all of it
+only at the minute's end."""
 WEAR_S: Final = 120.0
 """A reduction after a refusal is gone after two minutes: enforcement that is spread over many
 machines refuses a little early now and then, which says little about the next minutes."""
@@ -122,3 +133,46 @@ class CountRatio:
             return 1.0
         largest = max(self._last, self._current) * MARGIN
         return 1.0 if largest >= WORTHWHILE else max(largest, FLOOR)
+
+    def of_used(self) -> float | None:
+        """By what a count of what was used is to be multiplied; None as long as, for all that is
+        known, the upstream does not count that."""
+        if self._last is None:
+            return None
+        largest = max(self._last, self._current)
+        return None if largest > USED_MOST else max(1.0, largest) * USED_MARGIN
+
+
+class OthersUse:
+    """The most that others' use has been lately: by how much the upstream's count exceeded ours."""
+
+    __slots__ = ("_head", "_highest", "_value")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self._highest = [0] * HOLDS
+        self._head = 0
+        self._value = 0
+
+    def observe(self, excess: int, now: float) -> None:
+        self._advance(now)
+        slot = self._head % HOLDS
+        if excess > self._highest[slot]:
+            self._highest[slot] = excess
+            self._value = max(self._value, excess)
+
+    def value(self, now: float) -> int:
+        if self._value:
+            self._advance(now)
+        return self._value
+
+    def _advance(self, now: float) -> None:
+        head = floor(now / HOLD_S)
+        if head <= self._head:
+            return
+        for slot in range(max(self._head + 1, head - HOLDS + 1), head + 1):
+            self._highest[slot % HOLDS] = 0
+        self._head = head
+        self._value = max(self._highest)

@@ -1,6 +1,6 @@
 """The waiting line: requests that no instance can admit now and one will in time.
 
-By priority, and oldest first within one; bounded in number. Age is the order of the lease ids, so
+By rank, and oldest first within one; bounded in number. Age is the order of the lease ids, so
 an ask that comes back from an instance finds its old place. One list per lane: a model, and the
 instances that alone will do, if there are such. For whatever keeps the oldest ask of a lane
 waiting mostly keeps the rest of that lane waiting too.
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from actors.messages import Acquire, LeaseId
+    from actors.messages import Acquire, LeaseId, Rank
 
-Place: TypeAlias = "tuple[int, LeaseId]"
-"""Priority, lower first, and lease id."""
+Place: TypeAlias = "tuple[Rank, LeaseId]"
 Lane: TypeAlias = "str | tuple[str, frozenset[str]]"
 """The model, and the instances to which an ask is confined, if it is."""
 NEVER: Final = float("inf")
@@ -31,7 +30,7 @@ SPARE_DEADLINES: Final = 64
 
 
 class WaitingLine:
-    """Asks by priority and age. Synchronous; `now` is trio time in seconds.
+    """Asks by rank and age. Synchronous; `now` is trio time in seconds.
 
     Cost: O(log n) per call, and moving a few kilobytes of pointers for thousands that wait.
     """
@@ -49,9 +48,9 @@ class WaitingLine:
         return len(self._asks) >= self.limit
 
     def join(self, ask: Acquire) -> None:
-        """Takes the place that its priority and age give `ask`. The caller has checked `full`."""
+        """Takes the place that its rank and age give `ask`. The caller has checked `full`."""
         self._asks[ask.lease_id] = ask
-        insort(self._queues.setdefault(lane(ask), []), (ask.priority, ask.lease_id))
+        insort(self._queues.setdefault(lane(ask), []), (ask.rank, ask.lease_id))
         heapq.heappush(self._deadlines, (ask.wait_until, ask.lease_id))
 
     def leave(self, lease_id: LeaseId) -> bool:
@@ -60,7 +59,7 @@ class WaitingLine:
         if ask is None:
             return False
         queue = self._queues[lane(ask)]
-        del queue[bisect_left(queue, (ask.priority, lease_id))]
+        del queue[bisect_left(queue, (ask.rank, lease_id))]
         if not queue:
             del self._queues[lane(ask)]
         if len(self._deadlines) > 2 * len(self._asks) + SPARE_DEADLINES:
@@ -69,7 +68,7 @@ class WaitingLine:
         return True
 
     def oldest_first(self, blocked: Container[Lane]) -> Iterator[Acquire]:
-        """Those who wait, by priority and age. The caller may let the one that it was given leave.
+        """Those who wait, by rank and age. The caller may let the one that it was given leave.
 
         Left out: lanes that the caller has put into `blocked` by then, and what stands behind
         `LOOK_AHEAD` asks of its lane that stayed.

@@ -7,10 +7,10 @@ per minute, per ten seconds and per second.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, floor
 from typing import TYPE_CHECKING, Final
 
-from actors.policy.learning import LearnedLimit
+from actors.policy.learning import LearnedLimit, OthersUse
 from actors.policy.window import SlidingSum
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SPANS_S: Final = (60.0, 10.0, 1.0)
 SLOTS: Final = (600, 200, 100)
 """Fine enough that a slot's delay is at most 1 % of its span, 0.17 % for the minute."""
+SLOWER: Final = 0.9
+"""Of the pace, after a refusal."""
 
 
 class Pace:
@@ -27,10 +29,11 @@ class Pace:
     `limit`: requests per minute; unknown until a header tells. Clock: `now` is trio time.
     """
 
-    __slots__ = ("_windows", "limit")
+    __slots__ = ("_windows", "limit", "others")
 
     def __init__(self) -> None:
         self.limit = LearnedLimit(None)
+        self.others = OthersUse()
         self._windows = tuple(
             SlidingSum(span_s, slots) for span_s, slots in zip(SPANS_S, SLOTS, strict=True)
         )
@@ -43,32 +46,51 @@ class Pace:
         for window in self._windows:
             window.add(requests, now)
 
-    def free(self, now: float) -> bool:
-        """Whether one more request may be sent now."""
-        limit = self.limit.value(now)
-        return limit is None or all(
-            window.total(now) < share
-            for window, share in zip(self._windows, _shares(limit), strict=True)
+    def free(self, now: float, ahead: int = 0) -> bool:
+        """Whether one more request may be sent now, after `ahead` others."""
+        shares = self._shares(now)
+        return shares is None or all(
+            window.total(now) + ahead < share
+            for window, share in zip(self._windows, shares, strict=True)
         )
 
-    def earliest(self, now: float) -> float:
-        """When one more request may be sent."""
-        limit = self.limit.value(now)
-        if limit is None:
+    def earliest(self, now: float, ahead: int = 0) -> float:
+        """When one more request may be sent, if `ahead` others are sent before it."""
+        shares = self._shares(now)
+        if shares is None:
             return now
         times = [
-            window.falls_to(share - 1, now)
-            for window, share in zip(self._windows, _shares(limit), strict=True)
+            window.fits(1, share, now, ahead)
+            for window, share in zip(self._windows, shares, strict=True)
         ]
         return max(time for time in times if time is not None)
 
-    def observe_remaining(self, remaining: int, now: float) -> None:
-        """The upstream counts more requests than we sent: others', which count like ours."""
+    def _shares(self, now: float) -> tuple[int, int, int] | None:
+        """The limit per minute, and what of it fits into ten seconds and into one, less what others
+        use; None while no limit is known."""
+        limit = self.limit.value(now)
+        if limit is None:
+            return None
+        shares = limit, ceil(limit / 6), ceil(limit / 60)
+        others = self.others.value(now)
+        if not others:
+            return shares
+        left = max(0.0, 1 - others / limit)
+        minute, ten, one = (max(1, floor(share * left)) for share in shares)
+        return minute, ten, one
+
+    def refused(self, now: float) -> None:
+        """The upstream has refused although this pace was kept: it is slower from now on, and
+        comes back as a reduced limit does."""
         limit = self.limit.value(now)
         if limit is not None:
-            missing = limit - remaining - self.per_minute(now)
-            if missing > 0:
-                self._windows[0].add(missing, now)
+            self.limit.reduce(floor(SLOWER * limit), now)
+
+    def observe_remaining(self, remaining: int, now: float) -> None:
+        """What the upstream counts more than we sent is others' use."""
+        limit = self.limit.value(now)
+        if limit is not None:
+            self.others.observe(limit - remaining - self.per_minute(now), now)
 
     def reset(self, requests: int, now: float) -> None:
         """From now on, `requests` were sent during the last minute."""
@@ -84,8 +106,3 @@ class Pace:
         entries = list(entries)
         for window in self._windows:
             window.restore(entries, now)
-
-
-def _shares(limit: int) -> tuple[int, int, int]:
-    """The limit per minute, and what of it fits into ten seconds and into one."""
-    return limit, ceil(limit / 6), ceil(limit / 60)

@@ -11,7 +11,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.policy.entries import packed, unpacked
-from actors.policy.learning import CountRatio, LearnedLimit
+from actors.policy.learning import CountRatio, LearnedLimit, OthersUse
 from actors.policy.pace import Pace
 from actors.policy.window import SlidingSum
 
@@ -23,49 +23,69 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    """An open lease. `charged`: our count right after it, `corrected`: all corrections until
-    then, both to be compared with what its answer's headers will say."""
+    """An open lease. `charged`, `used`: our two counts right after it, to be compared with what its
+    answer's headers will say."""
 
     tokens: int
     slot: int
     charged: int
-    corrected: int
+    used: int
 
 
 class Quota:
     """Synchronous; `now` is trio time. Written by the owning instance only; the reading methods
-    only drop what has left the window, which changes no answer."""
+    only drop what has left the window, which changes no answer.
 
-    __slots__ = ("_charge", "_corrected", "_open", "limit", "pace", "ratio")
+    Two counts: `_charge` of what was reserved, `_used` of what was used, where that is known.
+    """
+
+    __slots__ = ("_charge", "_open", "_used", "limit", "others", "pace", "ratio", "used_ratio")
 
     def __init__(self) -> None:
         self.limit = LearnedLimit(None)
         self.pace = Pace()
         self.ratio = CountRatio()
+        self.used_ratio = CountRatio()
+        self.others = OthersUse()
         self._charge = SlidingSum()
+        self._used = SlidingSum()
         self._open: dict[LeaseId, _Entry] = {}
-        self._corrected = 0
 
     # -- reading ---------------------------------------------------------------------------
 
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
-        ratio, charge = self.ratio.value(), self._charge.total(now)
-        return charge if ratio == 1.0 else ceil(charge * ratio)
+        charged, used = self._charge.total(now), self._used.total(now)
+        return self._believed(charged, used) + self.others.value(now)
+
+    def _believed(self, charged: int, used: int) -> int:
+        """What it has counted of ours, by the rule that leaves more room of those that hold."""
+        ratio, used_ratio = self.ratio.value(), self.used_ratio.of_used()
+        by_charge = charged if ratio == 1.0 else ceil(charged * ratio)
+        return by_charge if used_ratio is None else min(by_charge, ceil(used * used_ratio))
 
     def free(self, now: float) -> int | None:
         """Tokens that it is believed to let through now; None while no limit is known."""
         limit = self.limit.value(now)
         return None if limit is None else limit - self.counted(now)
 
-    def earliest(self, tokens: int, now: float) -> float | None:
-        """When `tokens` will be free if nothing else is sent; None if they exceed the limit.
+    def earliest(self, tokens: int, now: float, ahead: int = 0) -> float | None:
+        """When `tokens` will be free if nothing else is sent but `ahead`, before them; None if they
+        exceed the limit.
 
         There must be a known limit.
         """
         limit = self.limit.value(now)
         assert limit is not None
-        return self._charge.falls_to(floor((limit - tokens) / self.ratio.value()), now)
+        if tokens > limit:
+            return None
+        # Others may stop at any time: even where they leave too little, it may be enough then.
+        room = max(tokens, limit - self.others.value(now))
+        at = _fits(self._charge, self.ratio.value(), tokens, room, now, ahead)
+        used_ratio = self.used_ratio.of_used()
+        if used_ratio is None:
+            return at
+        return min(at, _fits(self._used, used_ratio, tokens, room, now, ahead))
 
     def utilization(self, now: float) -> float:
         """Count as a share of the limit; 0.0 while no limit is known."""
@@ -80,7 +100,9 @@ class Quota:
 
     def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
         slot = self._charge.add(tokens, now)
-        self._open[lease_id] = _Entry(tokens, slot, self._charge.total(now), self._corrected)
+        self._used.add(tokens, now)
+        charged, used = self._charge.total(now), self._used.total(now)
+        self._open[lease_id] = _Entry(tokens, slot, charged, used)
         self.pace.count(now)
 
     def settle(
@@ -97,6 +119,7 @@ class Quota:
             self._learn(entry, evidence, now)
         if rule == "actual":
             self._charge.correct(entry.slot, used_tokens - entry.tokens, now)
+        self._used.correct(entry.slot, used_tokens - entry.tokens, now)
 
     def observe(self, lease_id: LeaseId, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""
@@ -108,6 +131,7 @@ class Quota:
         """Closes a lease of which the upstream knows nothing."""
         entry = self._open.pop(lease_id)
         self._charge.correct(entry.slot, -entry.tokens, now)
+        self._used.correct(entry.slot, -entry.tokens, now)
 
     def _learn(self, entry: _Entry, evidence: Evidence, now: float) -> None:
         if evidence.limit_tokens is not None:
@@ -118,21 +142,10 @@ class Quota:
             self.pace.observe_remaining(evidence.remaining_requests, now)
         limit = self.limit.value(now)
         if evidence.remaining_tokens is not None and limit is not None:
-            self._compare(entry, limit - evidence.remaining_tokens, limit, now)
-
-    def _compare(self, entry: _Entry, counted: int, limit: int, now: float) -> None:
-        """`counted`: by the upstream, when the request of `entry` arrived there.
-
-        What is missing from our view is charged at once. Corrections made since the reservation
-        are in the view already: several answers that tell of one difference must not each add it.
-        """
-        ours = entry.charged + self._corrected - entry.corrected
-        self.ratio.observe(counted, ours, limit, now)
-        ratio = self.ratio.value()
-        missing = ceil((counted - ours * ratio) / ratio)
-        if missing > 0:
-            self._charge.add(missing, now)
-            self._corrected += missing
+            counted = limit - evidence.remaining_tokens  # when this request arrived there
+            self.ratio.observe(counted, entry.charged, limit, now)
+            self.used_ratio.observe(counted, entry.used, limit, now)
+            self.others.observe(counted - self._believed(entry.charged, entry.used), now)
 
     def refused(self, now: float) -> None:
         """The upstream has refused for its token limit: there was less room than we thought."""
@@ -143,6 +156,8 @@ class Quota:
         self.limit.forget()
         self.pace.limit.forget()
         self.ratio.forget()
+        self.used_ratio.forget()
+        self.others.forget()
 
     # -- the state file --------------------------------------------------------------------
 
@@ -150,7 +165,9 @@ class Quota:
         return {
             "limit_tokens": self.limit.learned(now),
             "limit_requests": self.pace.limit.learned(now),
+            "others_tokens": self.others.value(now),
             "charge": packed(self._charge.export(now)),
+            "used": packed(self._used.export(now)),
             "requests": packed(self.pace.export(now)),
         }
 
@@ -160,5 +177,22 @@ class Quota:
             seen = exported.get(name)
             if type(seen) is int and seen > 0:
                 limit.observe(seen, now)
+        others = exported.get("others_tokens")
+        if type(others) is int:
+            self.others.observe(others, now)
         self._charge.restore(unpacked(exported.get("charge"), older_s), now)
+        self._used.restore(unpacked(exported.get("used"), older_s), now)
         self.pace.restore(unpacked(exported.get("requests"), older_s), now)
+
+
+def _fits(
+    count: SlidingSum, ratio: float, tokens: int, limit: int, now: float, ahead: int
+) -> float:
+    """When `tokens` fit, of each of which the limiter counts `ratio` once they are in `count`."""
+    if not ahead:
+        at = count.falls_to(floor((limit - tokens) / ratio), now)
+    else:
+        room = floor(limit / ratio)
+        at = count.fits(min(ceil(tokens / ratio), room), room, now, ahead)
+    assert at is not None, "the limit holds it"
+    return at

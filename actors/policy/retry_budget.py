@@ -1,5 +1,6 @@
-"""How many retries are allowed: a share of recent requests, so that failover can't multiply the
-load of an outage (Google, "Site Reliability Engineering", chapter 22, retry budgets)."""
+"""How many retries are allowed where they could do harm: a share of recent requests, so that
+failover can't multiply the load of an outage (Google, "Site Reliability Engineering", chapter 22,
+retry budgets)."""
 
 from __future__ import annotations
 

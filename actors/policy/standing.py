@@ -14,7 +14,7 @@ from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
 from actors.policy.entries import packed
-from actors.policy.headroom import Obstacle
+from actors.policy.headroom import NOBODY, Obstacle
 
 if TYPE_CHECKING:
     import random
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.clock import WallClock
     from actors.messages import Demand, Evidence, LeaseId, Outcome
     from actors.policy.account import Account
+    from actors.policy.headroom import Ahead
 
 LATENCY_WEIGHT: Final = 0.1
 """Of the newest latency in the moving average: about the last twenty requests count."""
@@ -65,7 +66,7 @@ class Standing:
 
     # -- reading ---------------------------------------------------------------------------
 
-    def assess(self, demand: Demand, now: float) -> Obstacle | None:
+    def assess(self, demand: Demand, now: float, ahead: Ahead = NOBODY) -> Obstacle | None:
         """See `Headroom.assess`. Cost: about 1 µs when there is no obstacle."""
         config = self.config
         if self.retired or self.quarantine is not None or not config.enabled:
@@ -82,10 +83,15 @@ class Standing:
             return Obstacle("count_first")
         limited = self.benches.limited(demand.model, now)
         if limited is not None:
-            return limited
+            return _later(limited, self.capacity.obstacle(demand, now, ahead))
         if not self.breaker.admits(demand.input_likely + demand.output, now):
-            return Obstacle("breaker_open", self.breaker.next_admission(now))
-        return self.capacity.obstacle(demand, now) if demand.model else None
+            return Obstacle(
+                "breaker_open", self.breaker.next_admission(now), by=self.breaker.admits_all_from
+            )
+        return self.capacity.obstacle(demand, now, ahead) if demand.model else None
+
+    def limit_of(self, model: str, now: float) -> str:
+        return self.capacity.limit_of(model, now)
 
     def can_serve(self, now: float) -> bool:
         """Whether it would take some request sooner or later: a full minute does not count."""
@@ -112,6 +118,7 @@ class Standing:
         tokens = demand.input_likely + demand.output
         self._demands[lease_id] = demand.model  # first: whatever fails below can be settled
         self.capacity.reserve(lease_id, demand.model, tokens, now)
+        self.benches.granted(demand.model, lease_id, now)
         self.breaker.granted(lease_id, tokens, now)
         self.total_requests += 1
         self.last_used_at = now
@@ -153,34 +160,33 @@ class Standing:
 
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
-            case "success":
-                self.breaker.succeeded(lease_id, now)
-                self.successful_requests += 1
-                self.judged = True
-                if outcome.latency_s is not None:
-                    self._measure(outcome.latency_s * 1000)
-                return
-            case "client_error":
+            case "success" | "client_error":
                 self.breaker.succeeded(lease_id, now)
                 self.judged = True
+                if outcome.kind == "success":
+                    self.successful_requests += 1
+                    if outcome.latency_s is not None:
+                        self._measure(outcome.latency_s * 1000)
                 return
-            case "cancelled":
-                self.breaker.released(lease_id)
-                return
-            case "rate_limited":
-                self.breaker.released(lease_id)
-                if outcome.limit == "tokens":
-                    self.capacity.refused(model, now)
-                self.benches.limit(model, outcome.bench_s, now)
-            case "credential_error":
-                self.breaker.released(lease_id)
-                self.benches.refuse_credential(now)
-            case "model_error":
-                self.breaker.released(lease_id)
-                self.benches.refuse_model(model, now)
             case "instance_error":
-                self.breaker.failed(lease_id, now)
-        self._record_error(outcome.reason, now)
+                self.breaker.failed(lease_id, now, outcome.bench_s or 0.0)
+            case _:
+                self.breaker.released(lease_id)
+                self._bench(lease_id, model, outcome, now)
+        if outcome.kind != "cancelled":
+            self._record_error(outcome.reason, now)
+
+    def _bench(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
+        benches = self.benches
+        match outcome.kind:
+            case "rate_limited":
+                if outcome.limit is not None:
+                    self.capacity.refused(model, outcome.limit, now)
+                benches.limit(model, lease_id, outcome.bench_s, now)
+            case "credential_error":
+                benches.refuse_credential(now)
+            case "model_error":
+                benches.refuse_model(model, now)
 
     def _measure(self, latency_ms: float) -> None:
         average = self.avg_latency_ms
@@ -210,7 +216,7 @@ class Standing:
         if _access(old) != _access(config) or old.model_deployments != config.model_deployments:
             self.benches.models.clear()
         if _access(old) != _access(config) or old.max_tpm != config.max_tpm:
-            self.benches.limits.clear()
+            self.benches.clear_limits()
         self.revision += 1
 
     def set_quarantine(self, reason: str, now: float) -> None:
@@ -264,7 +270,7 @@ class Standing:
             self.judged = True
             self.benches.limit_everything(clock.trio_time(until))
         elif "rate_limited_until" in changes:
-            self.benches.limits.clear()
+            self.benches.clear_limits()
 
     def _reset(self) -> None:
         self.quarantine = None
@@ -367,6 +373,13 @@ _CONNECTION: Final[dict[bool | None, Any]] = {
     False: "disconnected",
     None: "unknown",
 }
+
+
+def _later(bench: Obstacle, full: Obstacle | None) -> Obstacle:
+    """What is left once the bench has ended: a minute that is full may last longer."""
+    if full is None or full.until is None or bench.until is None or full.until <= bench.until:
+        return bench
+    return bench._replace(until=full.until)
 
 
 def _access(config: InstanceConfig) -> tuple[str, ...]:

@@ -100,6 +100,21 @@ class SlidingSum:
                 return self._begin(begins)
         raise AssertionError("the slots add up to the total")
 
+    def fits(self, amount: int, limit: int, now: float, ahead: int = 0) -> float | None:
+        """When `amount` can be added within `limit`, if `ahead` is added before it, and all of it
+        as soon as it fits. None if it never can.
+
+        What is added meanwhile leaves a span later: the sum of more than one limit takes rounds.
+        """
+        if amount > limit:
+            return None
+        if not ahead:
+            return self.falls_to(limit - amount, now)
+        rounds, last = divmod(ahead + amount - 1, limit)
+        at = self.falls_to(limit - last - 1, now)
+        assert at is not None
+        return at + rounds * self._size / self._per_s
+
     def export(self, now: float) -> list[tuple[float, int]]:
         """(age in seconds, amount) of every slot that is not empty, oldest first.
 

@@ -16,19 +16,19 @@ from actors.models import UnresolvedReference
 from proxy.bound.asking import outcome, read_all
 from proxy.bound.binding import nobody
 from proxy.bound.whereabouts import NOT_READABLE
-from proxy.errors import ProxyError
 from proxy.exchange import classify
-from proxy.exchange.attempts import MAX_ERROR_BYTES, unreachable
+from proxy.exchange.attempts import MAX_ERROR_BYTES
 from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
-from proxy.exchange.refusals import refusal_error
+from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 
 if TYPE_CHECKING:
     from actors.lease import Lease
     from proxy.bound.binding import Binding
     from proxy.bound.errand import Errand
+    from proxy.errors import ProxyError
     from proxy.exchange.attempts import Means
     from proxy.exchange.patience import Patience
     from proxy.exchange.ports import Headers, ResponseWriter, UpstreamResponse
@@ -101,7 +101,11 @@ class Carrying:
         started = trio.current_time()
         try:
             answer = await self._means.leases.acquire(
-                self._errand.demand, self._wait_until, excluded, None, self._priority, only
+                self._errand.demand,
+                self._wait_until,
+                excluded,
+                priority=self._priority,
+                only=only,
             )
         except InstanceCrashed:
             answer = Refused("unavailable")
@@ -176,6 +180,7 @@ class Carrying:
         except UpstreamFailure:
             body = b""  # The status tells more than the break.
         self._close(lease, self._judged(lease, response.status, response.headers, body), started)
+        body = body.replace(self._means.addresses.secret(lease.config), b"***")
         return _Failed(lease.config.name, response.status, response.headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:
@@ -198,14 +203,11 @@ class Carrying:
         """Tells the client a failure: as it came, or in our words if none came."""
         record, binding = self._record, self._binding
         if failed.status is None or failed.headers is None:
-            raise (unreachable if binding is None else binding.unreachable)(failed.failure)
+            if binding is not None:
+                raise binding.unreachable(failed.failure)
+            raise last_word("unreachable", failed.failure)
         if failed.status in _NOT_ALLOWED:
-            raise ProxyError(
-                502,
-                "The upstream did not let this proxy's credentials do that.",
-                type="server_error",
-                code="upstream_authentication_failed",
-            )
+            raise last_word("credentials", None)
         record.status = failed.status
         record.first_byte_s = trio.current_time() - record.started_at
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())

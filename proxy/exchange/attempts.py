@@ -14,19 +14,22 @@ import trio
 
 from actors.clock import wall_now
 from actors.errors import InstanceCrashed
+from actors.lease import CANCELLED_BEFORE_SENDING
 from actors.messages import CountFirst, Demand, Outcome, Refused
 from actors.models import UnresolvedReference
 from actors.policy.retry_budget import RetryBudget
-from proxy.errors import ProxyError
 from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import takes_stream_options, upstream_request
 from proxy.exchange.evidence import evidence
+from proxy.exchange.failed import Failed, more_telling
+from proxy.exchange.failure_table import PASSED_ON
 from proxy.exchange.headers import forwarded, is_event_stream, returned
+from proxy.exchange.missing_operations import MissingOperations
 from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
-from proxy.exchange.refusals import refusal_error
+from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
@@ -69,7 +72,7 @@ class Means:
 
     `count`: counts input tokens exactly, as `proxy.tokens.count.count` does.
 
-    `without_stream_options`: addresses of upstreams that turned out not to take it.
+    `without_stream_options`: address and API version of upstreams that turned out not to take it.
     """
 
     leases: Leases
@@ -80,19 +83,8 @@ class Means:
     count: InputCounter = count_input
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    without_stream_options: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An attempt that gave the client nothing. `status` is None if there was no answer at all."""
-
-    verdict: classify.Verdict
-    instance: str
-    status: int | None = None
-    headers: Headers | None = None
-    body: bytes = b""
-    failure: UpstreamFailure | None = None
+    without_stream_options: set[tuple[str, str]] = field(default_factory=set)
+    missing: MissingOperations = field(default_factory=MissingOperations)
 
 
 class Attempts:
@@ -113,12 +105,13 @@ class Attempts:
         self._headers = forwarded(request.headers)
         self._query = request.query
         self._excluded: frozenset[str] = frozenset()
+        self._avoided = means.missing.at(call.operation.path, record.started_at)
         body = call.body
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
         )
         self._attempt_at = record.started_at
-        wait_s, answer_s, self._priority = patience(request.headers, means.max_wait_s)
+        wait_s, answer_s, self._priority, self._again = patience(request.headers, means.max_wait_s)
         self._wait_until = record.started_at + wait_s
         self._answer_until = inf if answer_s is None else record.started_at + answer_s
         means.retry_budget.request(record.started_at)
@@ -131,25 +124,36 @@ class Attempts:
             if lease is None:
                 return
             with lease:
+                if last is not None and not self._may_retry_on(lease):
+                    lease.settle(CANCELLED_BEFORE_SENDING)
+                    self._excluded |= {lease.config.name}
+                    continue
                 failed = await self._attempt(lease)
                 retry_count = lease.config.retry_count
             if failed is None:
                 return
+            if failed.ours:
+                continue
             if not failed.verdict.elsewhere:
                 await self._relay_failure(failed)
                 return
-            last = _more_telling(last, failed)
-            if retries >= retry_count or not self._may_retry():
+            last = more_telling(last, failed)
+            if retries >= retry_count or trio.current_time() >= self._answer_until:
                 await self._relay_failure(last)
                 return
             retries += 1
             if failed.verdict.exclude:
                 self._excluded |= {failed.instance}
+            else:
+                self._avoided |= {failed.instance}
 
-    def _may_retry(self) -> bool:
-        """Whether the client still waits for an answer, and the service can afford a retry."""
-        now = trio.current_time()
-        return now < self._answer_until and self._means.retry_budget.take(now)
+    def _may_retry_on(self, lease: Lease) -> bool:
+        """A retry elsewhere, at a sound instance, can't make an outage worse: what that instance
+        takes is bounded by its own limits. Any other one has to be within the budget."""
+        tried = {attempt.instance for attempt in self._record.trail}
+        if lease.sound and lease.config.name not in tried:
+            return True
+        return self._means.retry_budget.take(trio.current_time())
 
     async def _acquire(self, last: Failed | None) -> Lease | None:
         """A lease, or None once the client has been told `last` because nobody else can try.
@@ -166,7 +170,9 @@ class Attempts:
                     self._excluded,
                     self._affinity,
                     self._priority,
-                    None if binding is None else binding.instances,
+                    self._avoided,
+                    again=self._again,
+                    only=None if binding is None else binding.instances,
                 )
             except InstanceCrashed:
                 crashes += 1
@@ -209,7 +215,7 @@ class Attempts:
             and call.operation.stream_usage
             and not call.asks_usage
             and takes_stream_options(lease.config)
-            and lease.config.api_base not in self._means.without_stream_options
+            and _surface(lease) not in self._means.without_stream_options
         )
         try:
             request = upstream_request(
@@ -257,7 +263,13 @@ class Attempts:
         self._settle(
             lease,
             usage,
-            Outcome("success", status=response.status, reached=True, latency_s=latency_s),
+            Outcome(
+                "success",
+                status=response.status,
+                reached=True,
+                latency_s=latency_s,
+                request_id=record.id,
+            ),
             seen,
         )
         return None
@@ -278,7 +290,12 @@ class Attempts:
         self, lease: Lease, outcome: Outcome, used_tokens: int | None, seen: Evidence | None
     ) -> None:
         """Settles the lease and remembers how it went."""
+        if outcome.kind != "success":
+            outcome = outcome._replace(request_id=self._record.id)
         lease.settle(outcome, used_tokens, seen)
+        if outcome.kind == "unsupported":
+            operation = self._call.operation.path
+            self._means.missing.note(operation, lease.config.name, trio.current_time())
         self._record.trail.append(
             AttemptRecord(
                 lease.config.name, self._attempt_at, lease.tokens, outcome, used_tokens, seen
@@ -301,10 +318,12 @@ class Attempts:
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(lease.config.api_base)
-            return replace(failed, verdict=replace(verdict, elsewhere=True))
+            self._means.without_stream_options.add(_surface(lease))
+            return replace(failed, ours=True)
         if self._call.unopened and classify.cannot_decrypt(response.status, body):
-            return replace(failed, verdict=replace(verdict, elsewhere=True, exclude=True))
+            return replace(
+                failed, verdict=replace(verdict, rule=verdict.rule._replace(elsewhere=True))
+            )
         return failed
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
@@ -314,15 +333,19 @@ class Attempts:
             body,
             wall_now=wall_now(),
             latency_s=trio.current_time() - self._attempt_at,
-            secret=self._means.addresses.secret(lease.config),
+            secret=self._secret(lease),
         )
+
+    def _secret(self, lease: Lease) -> bytes:
+        """The instance's key, which some upstreams quote in their errors."""
+        return self._means.addresses.secret(lease.config)
 
     def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
         if cut.error is not None:
             return self._judged(lease, *_as_answer(cut.error)).outcome
         latency_s = trio.current_time() - self._attempt_at
-        return Outcome("instance_error", reason=cut.reason, reached=True, latency_s=latency_s)
+        return classify.cut(cut.reason, latency_s=latency_s).outcome
 
     def _failed(
         self,
@@ -336,22 +359,19 @@ class Attempts:
     ) -> Failed:
         seen = None if headers is None else evidence(headers)
         self._close(lease, verdict.outcome, None if failure is not None else 0, seen)
+        if body:
+            body = body.replace(self._secret(lease), b"***")
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:
-        """Tells the client the failure that stays: as it came, or in our words if none came."""
+        """Tells the client the failure that stays: as it came, or in our words."""
         record = self._record
-        if failed.status is None or failed.headers is None:
+        told = failed.verdict.rule.told
+        if failed.status is None or failed.headers is None or told not in PASSED_ON:
             binding = self._call.binding
-            raise (unreachable if binding is None else binding.unreachable)(failed.failure)
-        if failed.verdict.outcome.kind == "credential_error":
-            # Not the client's key: it must not be sent looking for a mistake of its own.
-            raise ProxyError(
-                502,
-                "The upstream did not accept this proxy's credentials.",
-                type="server_error",
-                code="upstream_authentication_failed",
-            )
+            if binding is not None and told == "unreachable":
+                raise binding.unreachable(failed.failure)
+            raise last_word(told, failed.failure)
         record.status = failed.status
         record.first_byte_s = trio.current_time() - record.started_at
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
@@ -359,31 +379,10 @@ class Attempts:
         await self._writer.respond(failed.status, headers, failed.body)
 
 
+def _surface(lease: Lease) -> tuple[str, str]:
+    return lease.config.api_base, lease.config.api_version
+
+
 def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
     status, body = classify.stream_error(error)
     return status, _JSON, body
-
-
-def _more_telling(last: Failed | None, failed: Failed) -> Failed:
-    """Of two failures the one that helps the client more: an answer before a broken connection,
-    and of two answers the rate limit, whose hint says when to come back."""
-    if last is None or last.status is None or failed.status == 429:
-        return failed
-    return last if last.status == 429 or failed.status is None else failed
-
-
-def unreachable(failure: UpstreamFailure | None) -> ProxyError:
-    """What the client is told when no answer came."""
-    if failure is not None and failure.kind == "timeout":
-        return ProxyError(
-            504,
-            "The upstream did not answer in time.",
-            type="server_error",
-            code="upstream_timeout",
-        )
-    return ProxyError(
-        502,
-        "The upstream could not be reached, or broke off before answering.",
-        type="server_error",
-        code="upstream_unreachable",
-    )

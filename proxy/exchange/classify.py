@@ -1,7 +1,7 @@
 """What an upstream's outcome means: whose fault, who is hurt, whether another may do better.
 
-The one place where statuses, bodies and I/O failures become an `Outcome`. What is not known is
-taken for the client's fault below 500 and for the instance's from there on.
+The one place where statuses, bodies and I/O failures become an `Outcome`, by the rows of
+`failure_table`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import from_json
 
-from actors.messages import Outcome, OutcomeKind
+from actors.messages import Outcome
+from proxy.exchange.failure_table import (
+    CUT,
+    KEYLESS,
+    QUOTA,
+    STREAM_ERROR_STATUS,
+    Rule,
+    rule_of_answer,
+    rule_of_failure,
+)
 from proxy.exchange.hints import limit_hit, retry_after_s
 
 if TYPE_CHECKING:
@@ -20,19 +29,26 @@ if TYPE_CHECKING:
 
 MAX_REASON: Final = 300
 """Characters of an upstream's error message that are shown to operators."""
-MODEL_MISSING: Final = frozenset({"DeploymentNotFound", "model_not_found"})
-"""Codes of a 404 that speaks of the model: Azure's, and OpenAI's own."""
 MAX_TOLD_HEADERS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`elsewhere`: another instance may do better. `exclude`: this one must not be tried again
-    for this request; a rate limit is not a reason, its bench already says until when."""
+    """What to remember of an attempt, and the row of the failure table that says what to do."""
 
     outcome: Outcome
-    elsewhere: bool
-    exclude: bool = False
+    rule: Rule
+
+    @property
+    def elsewhere(self) -> bool:
+        """Another instance may do better."""
+        return self.rule.elsewhere
+
+    @property
+    def exclude(self) -> bool:
+        """This instance must not be tried again for this request. A rate limit is no reason: its
+        bench already says until when."""
+        return self.rule.elsewhere and self.rule.kind != "rate_limited"
 
 
 def answer(
@@ -51,38 +67,21 @@ def answer(
     error = error_object(body)
     code = _text(error.get("code"))
     message = _text(error.get("message"))
-    kind, elsewhere = _kind(status, code, message)
+    rule = rule_of_answer(status, code, message)
     told = [*headers, *_told_headers(error)]
     bench_s = None
-    if kind in ("rate_limited", "instance_error"):
-        bench_s = retry_after_s(told, body, wall_now)
+    if rule.kind in ("rate_limited", "instance_error"):
+        bench_s = retry_after_s(told, body, wall_now) or rule.hintless_s
     outcome = Outcome(
-        kind,
+        rule.kind,
         status=status,
         reason=_reason(status, code, message, secret),
         bench_s=bench_s,
         reached=True,
         latency_s=latency_s,
-        limit=limit_hit(told, body) if kind == "rate_limited" else None,
+        limit=limit_hit(told, body) if rule is QUOTA else None,
     )
-    return Verdict(outcome, elsewhere, exclude=elsewhere and kind != "rate_limited")
-
-
-def _kind(status: int, code: str, message: str) -> tuple[OutcomeKind, bool]:
-    """(kind, whether to try elsewhere) by status and, where that is ambiguous, by the body."""
-    if status == 429:
-        return "rate_limited", True
-    if status in (401, 402, 403):
-        return "credential_error", True
-    if status == 404 and code in MODEL_MISSING:
-        return "model_error", True
-    if status == 400 and "API version not supported" in message:
-        return "model_error", True  # The version is the instance's own, not the client's.
-    if status in (408, 409) or status >= 500:
-        return "instance_error", True
-    if status < 400:
-        return "instance_error", True  # A redirect: `api_base` is not where the service is.
-    return "client_error", False
+    return Verdict(outcome, rule)
 
 
 def failure(error: UpstreamFailure, *, latency_s: float) -> Verdict:
@@ -96,13 +95,19 @@ def failure(error: UpstreamFailure, *, latency_s: float) -> Verdict:
         reached=error.phase != "connect" or error.answered,
         latency_s=latency_s,
     )
-    return Verdict(outcome, elsewhere=True, exclude=True)
+    return Verdict(outcome, rule_of_failure(error))
+
+
+def cut(reason: str, *, latency_s: float) -> Verdict:
+    """Judges an answer that broke after the client had got some of it."""
+    outcome = Outcome("instance_error", reason=reason, reached=True, latency_s=latency_s)
+    return Verdict(outcome, CUT)
 
 
 def keyless(reason: str) -> Verdict:
     """Judges an attempt that could not be made because the instance's key is not there."""
     outcome = Outcome("credential_error", reason=reason[:MAX_REASON], reached=False)
-    return Verdict(outcome, elsewhere=True, exclude=True)
+    return Verdict(outcome, KEYLESS)
 
 
 def rejects_stream_options(status: int, body: bytes) -> bool:
@@ -158,48 +163,6 @@ def _reason(status: int, code: str, message: str, secret: bytes) -> str:
     if secret:
         text = text.replace(secret.decode("latin-1"), "***")
     return text[:MAX_REASON]
-
-
-STREAM_ERROR_STATUS: Final = {
-    "server_error": 500,
-    "too_many_requests": 429,
-    "forbidden": 403,
-    "user_error": 400,
-    "invalid_request_error": 400,
-    "rate_limit_exceeded": 429,
-    "no_capacity": 429,
-    "NoCapacity": 429,
-    "rate_limit_reached": 429,
-    "vector_store_timeout": 500,
-    **dict.fromkeys(
-        (
-            "content_filter",
-            "context_length_exceeded",
-            "invalid_prompt",
-            "bio_policy",
-            "misalignment_policy_violation",
-            "data_residency_mismatch",
-            "invalid_image",
-            "invalid_image_format",
-            "invalid_base64_image",
-            "invalid_image_url",
-            "image_too_large",
-            "image_too_small",
-            "image_parse_error",
-            "image_content_policy_violation",
-            "invalid_image_mode",
-            "image_file_too_large",
-            "unsupported_image_media_type",
-            "empty_image_file",
-            "failed_to_download_image",
-            "image_file_not_found",
-        ),
-        400,
-    ),
-}
-"""`type` or `code` of an in-stream error → the status that it would have had. Azure documents the
-first four types (learn.microsoft.com, "Troubleshoot errors", 2026); the codes below are those of
-`response.failed` (openai-python, `types/responses/response_error.py`)."""
 
 
 def stream_error(error: dict[str, Any]) -> tuple[int, bytes]:

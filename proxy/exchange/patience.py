@@ -17,20 +17,23 @@ _SECONDS: Final = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 
 class Patience(NamedTuple):
     """`wait_s`: for capacity. `answer_s`: until the client itself gives up; None if unknown.
-    `priority`: its place among those that wait; lower is earlier."""
+    `priority`: its place among those that wait; lower is earlier. `again`: it says that it has
+    asked before."""
 
     wait_s: float
     answer_s: float | None
     priority: int
+    again: bool = False
 
 
 def patience(headers: Headers, max_wait_s: float) -> Patience:
-    """From `x-max-wait-ms`, `x-priority`, and the official SDKs' `x-stainless-read-timeout`.
+    """From `x-max-wait-ms`, `x-priority`, and the official SDKs' `x-stainless-read-timeout` and
+    `x-stainless-retry-count`.
 
     A client can shorten the wait that the settings allow, not lengthen it. Errors: `BadRequest`
-    for a value of ours that can't be read; the SDK's is ignored then.
+    for a value of ours that can't be read; the SDK's are ignored then.
     """
-    wait_s, answer_s, priority = max_wait_s, None, DEFAULT_PRIORITY
+    wait_s, answer_s, priority, again = max_wait_s, None, DEFAULT_PRIORITY, False
     for name, value in headers:
         if name == b"x-max-wait-ms":
             if not value.isdigit() or len(value) > 9:
@@ -42,9 +45,11 @@ def patience(headers: Headers, max_wait_s: float) -> Patience:
             priority = int(value)
         elif name == b"x-stainless-read-timeout" and _SECONDS.fullmatch(value):
             answer_s = float(value)
+        elif name == b"x-stainless-retry-count":
+            again = value.isdigit() and value.strip(b"0") != b""
     if answer_s is not None:
         wait_s = min(wait_s, answer_s)
-    return Patience(wait_s, answer_s, priority)
+    return Patience(wait_s, answer_s, priority, again)
 
 
 def _unreadable(name: str, value: bytes, wanted: str) -> BadRequest:

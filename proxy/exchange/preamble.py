@@ -15,8 +15,8 @@ Stage: TypeAlias = Literal["preamble", "output", "error"]
 MAX_HELD_BYTES: Final = 256 * 1024
 """More start-up than this is no start-up; an Azure preamble has one to three kilobytes."""
 MAX_HELD_S: Final = 15.0
-"""Failures inside a stream come within a few seconds. A client that has waited this long should
-see the comments that keep its connection alive."""
+"""Of the first event. Failures inside a stream come within a few seconds; a client that has waited
+this long should see that its stream has begun, and the comments that keep it alive."""
 
 _STARTING: Final = ("response.created", "response.in_progress", "response.queued")
 

@@ -1,4 +1,4 @@
-"""What the client is told when no instance takes its request."""
+"""What the client is told when no instance takes its request, or none could serve it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from proxy.errors import NotFound, ProxyError
 
 if TYPE_CHECKING:
     from actors.messages import Refused
+    from proxy.exchange.failure_table import Told
+    from proxy.exchange.ports import UpstreamFailure
 
 UNAVAILABLE_RETRY_S: Final = 5.0
 """When nothing says how long an outage lasts."""
@@ -70,3 +72,32 @@ def refusal_error(refused: Refused, model: str, now: float) -> ProxyError:
             )
         case _:
             assert_never(refused.reason)
+
+
+def last_word(told: Told, failure: UpstreamFailure | None) -> ProxyError:
+    """The answer to a request whose last failure is not for the client's eyes, or brought no
+    answer. What is wrong with our credentials or addresses is not the client's to mend: it must
+    not be sent looking for a mistake of its own."""
+    if told == "credentials":
+        return _bad_gateway(
+            "upstream_authentication_failed",
+            "The upstream did not accept this proxy's credentials.",
+        )
+    if told == "redirected":
+        return _bad_gateway(
+            "upstream_redirected", "The upstream is not at the address that this proxy has for it."
+        )
+    if failure is not None and failure.kind == "timeout":
+        return ProxyError(
+            504,
+            "The upstream did not answer in time.",
+            type="server_error",
+            code="upstream_timeout",
+        )
+    return _bad_gateway(
+        "upstream_unreachable", "The upstream could not be reached, or broke off before answering."
+    )
+
+
+def _bad_gateway(code: str, message: str) -> ProxyError:
+    return ProxyError(502, message, type="server_error", code=code)

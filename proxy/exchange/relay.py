@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+from pydantic_core import from_json
 
 from proxy.exchange.decoding import DecodedResponse, content_coding, decodable
 from proxy.exchange.headers import header, returned
@@ -98,8 +99,24 @@ class Relay:
             body = b"".join(pieces)
             if piece:
                 return await self._long(body, piece)
+        usage = from_body(body)
+        # An object with usage in it that ends as an object does is not read for this.
+        whole = usage is not None and body[:1] == b"{" and body[-1:] == b"}"
+        if not whole and self._is_json() and not _is_document(body):
+            raise UpstreamFailure("body", "protocol", "the answer is no JSON", answered=True)
         await self._writer.respond(self._response.status, self._headers(), body)
-        return from_body(body)
+        return usage
+
+    def _is_json(self) -> bool:
+        """Whether the answer has to be a JSON document in plain text. A web page is none: it comes
+        from something that stands in between."""
+        headers = self._response.headers
+        content_type = header(headers, b"content-type") or b""
+        return (
+            content_type.partition(b";")[0].strip().lower() in (b"application/json", b"text/html")
+            and self._response.status not in (204, 205)
+            and not content_coding(headers)
+        )
 
     async def _long(self, head: bytes, piece: bytes) -> Usage | None:
         """Relays piece by piece, beginning with the two that have been read."""
@@ -165,24 +182,27 @@ class Relay:
         """Holds events until the first real output. Returns what was held, and whether more may
         come."""
         held = b""
-        until = trio.current_time() + MAX_HELD_S
-        while len(held) <= MAX_HELD_BYTES and trio.current_time() < until:
-            piece = await self._response.read_chunk()
-            events = scanner.feed(piece) if piece else scanner.finish()
-            reached = furthest(events) if events else "preamble"
-            if reached == "error":
-                raise StreamRefused(scanner.error or {})
-            held += events
-            if reached == "output":
-                return held, bool(piece)
-            if scanner.fault is not None:
-                raise UpstreamFailure("body", "protocol", scanner.fault, answered=True)
-            if not piece:
-                if scanner.done:
-                    return held, False
-                raise UpstreamFailure(
-                    "body", "reset", "the stream ended before any output", answered=True
-                )
+        # Reading is what is cut short when the time is up, so nothing that was read is lost.
+        with trio.CancelScope() as patience:
+            while len(held) <= MAX_HELD_BYTES:
+                piece = await self._response.read_chunk()
+                events = scanner.feed(piece) if piece else scanner.finish()
+                reached = furthest(events) if events else "preamble"
+                if reached == "error":
+                    raise StreamRefused(scanner.error or {})
+                if events and not held:
+                    patience.deadline = trio.current_time() + MAX_HELD_S
+                held += events
+                if reached == "output":
+                    return held, bool(piece)
+                if scanner.fault is not None:
+                    raise UpstreamFailure("body", "protocol", scanner.fault, answered=True)
+                if not piece:
+                    if scanner.done:
+                        return held, False
+                    raise UpstreamFailure(
+                        "body", "reset", "the stream ended before any output", answered=True
+                    )
         return held, True
 
     async def _events(self, scanner: EventScanner) -> None:
@@ -196,6 +216,14 @@ class Relay:
                 await write(events)
             if not piece:
                 return
+
+
+def _is_document(body: bytes) -> bool:
+    try:
+        from_json(body)
+    except ValueError:
+        return False
+    return True
 
 
 def error_event(fault: Fault | None, sequence_number: int) -> bytes:

@@ -112,23 +112,35 @@ class EventScanner:
     def _pass(self, data: bytes) -> bytes:
         if self.fault is not None or self.error is not None:
             return b""
-        plain = b"\r" not in data and _PLAIN.fullmatch(data)
-        if self._may_tell(data) or not (plain or _ORDINARY.fullmatch(data)):
+        bare = b"\r" not in data
+        plain = bare and _PLAIN.fullmatch(data)
+        if not (plain or _ORDINARY.fullmatch(data)):
             return b"".join(self._examined(data))
-        self._look_for_end(data, marks=not plain)
-        return data
+        told_at = self._told_at(data)
+        if told_at < 0:
+            self._look_for_end(data, marks=not plain)
+            return data
+        # Most often usage comes last: only from there on is it worth looking at each event.
+        start = data.rfind(b"\n\n", 0, told_at) + 2 if bare else 1
+        if start == 1:
+            return b"".join(self._examined(data))
+        told_nothing = data[:start]
+        self._look_for_end(told_nothing, marks=not plain)
+        return told_nothing + b"".join(self._examined(data[start:]))
 
-    def _may_tell(self, data: bytes) -> bool:
-        """Whether there may be usage or an error in it: two searches in the usual case."""
-        if b'_tokens"' in data:
-            return True
+    def _told_at(self, data: bytes) -> int:
+        """Before this place there is neither usage nor an error in it; -1: nowhere is. Two
+        searches in the usual case."""
+        places = [data.find(b'_tokens"')]
         if b"error" in data and (
             data.count(b'"error"') != data.count(b'"error":null') + data.count(b'"error": null')
             or b"event: error" in data
             or b"event:error" in data
         ):
-            return True
-        return self._ending == "response" and b'"response.failed"' in data
+            places.append(data.find(b"error"))
+        if self._ending == "response":
+            places.append(data.find(b'"response.failed"'))
+        return min((place for place in places if place >= 0), default=-1)
 
     def _look_for_end(self, data: bytes, *, marks: bool) -> None:
         """`marks`: there may be a `[DONE]` in it."""
@@ -136,7 +148,7 @@ class EventScanner:
             self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
         if self.done:
             return
-        if marks and _DONE.search(data):
+        if marks and b"[DONE]" in data and _DONE.search(data):
             self.done = True
         elif self._ending == "choices":
             reasons = data.count(b'"finish_reason":"') + data.count(b'"finish_reason": "')
@@ -151,7 +163,7 @@ class EventScanner:
     def _examined(self, data: bytes) -> Iterator[bytes]:
         """Event by event what is to be passed on."""
         for event in split_events(data):
-            telling = self._may_tell(event)
+            telling = self._told_at(event) >= 0
             if telling:
                 document = event_document(event)
                 self.error = event_error(event, document)
@@ -199,9 +211,15 @@ def split_events(data: bytes) -> Iterator[bytes]:
     start = len(data) - len(data.lstrip(b"\r\n"))
     if start:
         yield data[:start]
-    for match in _BLANK_LINE.finditer(data, start):
-        yield data[start : match.end()]
-        start = match.end()
+    if b"\r" in data:
+        for match in _BLANK_LINE.finditer(data, start):
+            yield data[start : match.end()]
+            start = match.end()
+    else:
+        # A blank line may follow the one that ended the event before: look back by one.
+        while (second := data.find(b"\n\n", max(start - 1, 0)) + 1) > 0:
+            yield data[start : second + 1]
+            start = second + 1
     if start < len(data):
         yield data[start:]
 
@@ -233,7 +251,7 @@ def event_error(event: bytes, document: dict[str, Any] | None) -> dict[str, Any]
         if document.get("type") == "error":
             return document
     data = _event_data(event)
-    if data and _EVENT_NAME.findall(event)[-1:] == [b"error"]:
+    if data and b"error" in event and _EVENT_NAME.findall(event)[-1:] == [b"error"]:
         return document or {"message": data.decode("utf-8", "replace")}
     return None  # also for an event without data: it is none
 

@@ -65,12 +65,14 @@ def create_app(
     metrics: Metrics,
     admin_key: str,
     metrics_key: str | None = None,
+    leaving: Callable[[], bool] = bool,
     max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
     body_timeout_s: float = DEFAULT_BODY_TIMEOUT_S,
 ) -> QuartTrio:
     """An application that serves everything; it starts nothing and reads no environment.
 
-    `ready`: whether some instance can serve now; must not block. `earlier_data`: what a migration
+    `ready`: whether some instance can serve now; must not block. `leaving`: whether the service
+    has begun to stop; must not block, and by default it has not. `earlier_data`: what a migration
     reads. `metrics_key`: reads the metrics only. `max_request_bytes` and `body_timeout_s` hold
     for data-plane requests. Errors: `ValueError` for an empty key.
     """
@@ -84,7 +86,7 @@ def create_app(
     app.json = _JsonInOrder(app)
     app.url_map.merge_slashes = False  # `//admin` is not `/admin`, and nothing redirects
     app.register_blueprint(_admin_api(administration, earlier_data, explanations))
-    _add_pages(app, ready)
+    _add_pages(app, ready, leaving)
     keys = [admin.AdminKey(key) for key in (admin_key, metrics_key) if key is not None]
     MetricsPage(metrics, tuple(keys)).add_to(app)
     _guard(app, keys[0])
@@ -115,7 +117,7 @@ class _JsonInOrder(DefaultJSONProvider):
     sort_keys = False
 
 
-def _add_pages(app: QuartTrio, ready: Callable[[], bool]) -> None:
+def _add_pages(app: QuartTrio, ready: Callable[[], bool], leaving: Callable[[], bool]) -> None:
     description = document()
 
     @app.get("/")
@@ -128,6 +130,8 @@ def _add_pages(app: QuartTrio, ready: Callable[[], bool]) -> None:
 
     @app.get("/readyz")
     async def readyz() -> tuple[dict[str, str], int]:
+        if leaving():
+            return {"status": "draining", "message": "the service is shutting down"}, 503
         if ready():
             return {"status": "ready"}, 200
         return {"status": "unavailable", "message": "no instance can serve requests now"}, 503

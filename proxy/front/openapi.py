@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.exchange.operations import Operation
 
 _PROBLEMS: Final[dict[str, str]] = {
-    "400": "The body is no JSON, or repeats a name",
+    "400": "The body is no JSON, or repeats a name; or the request is no proper HTTP",
     "401": "The admin key is missing or wrong",
     "404": "There is no instance of this name",
     "408": "The body did not arrive in time",
@@ -33,9 +33,9 @@ _PROBLEMS: Final[dict[str, str]] = {
     "503": "The change could not be made now (file not writable, too many requests, shutting "
     "down), and nothing was changed",
 }
-_ALWAYS: Final = ("401", "500", "503")
-_WITH_BODY: Final = ("400", "408", "413", "422")
-_PROBLEM_SCHEMAS: Final = {"409": "Conflict", "422": "FieldFailure"}
+_ALWAYS: Final = ("400", "401", "500", "503")
+_WITH_BODY: Final = ("408", "413", "422")
+_PROBLEM_SCHEMAS: Final = {"400": "Malformed", "409": "Conflict", "422": "FieldFailure"}
 
 
 def document() -> Json:
@@ -45,7 +45,9 @@ def document() -> Json:
         "info": {
             "title": "Azure OpenAI proxy",
             "version": _version(),
-            "description": "One OpenAI-shaped address in front of many Azure OpenAI resources.",
+            "description": "One OpenAI-shaped address in front of many Azure OpenAI resources.\n\n"
+            "A request that is no proper HTTP, or whose head is too large or does not arrive, is "
+            "answered 400, 408, 414 or 431 in OpenAI's shape, whatever its address.",
         },
         "paths": {
             **_admin_paths(),
@@ -104,7 +106,7 @@ def _admin_paths() -> Json:
 
 
 def _operating_paths() -> Json:
-    migrate = _admin("Take the earlier system's data over", "200", "Migration", "400", "408",
+    migrate = _admin("Take the earlier system's data over", "200", "Migration", "408",
                      "409", "413", "422")  # fmt: skip
     migrate["parameters"] = [
         _switch("overwrite", "Replaces the settings of instances that exist already"),
@@ -214,7 +216,7 @@ def _health_paths() -> Json:
             "Some instance can serve",
             {
                 "200": _json_response("One can", "Health"),
-                "503": _json_response("None can now", "Health"),
+                "503": _json_response("None can now, or the service is shutting down", "Health"),
             },
         ),
         "/openapi.json": get(

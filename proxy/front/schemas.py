@@ -55,6 +55,19 @@ def schemas() -> Json:
         ),
         "Success": _object({"status": {"const": "success"}, "message": text}),
         "Failure": _object({"status": word, "message": text}),
+        "Malformed": {"anyOf": [reference("Failure"), reference("OpenAIError")]},
+        "OpenAIError": _object(
+            {
+                "error": _object(
+                    {
+                        "message": text,
+                        "type": text,
+                        "param": {"type": ["string", "null"]},
+                        "code": {"type": ["string", "null"]},
+                    }
+                )
+            }
+        ),
         "FieldFailure": _object(
             {"status": word, "message": text, "errors": {"type": "array", "items": problem}}
         ),
@@ -64,7 +77,8 @@ def schemas() -> Json:
         ),
         **_operating_schemas(),
         "Health": _object(
-            {"status": {"enum": ["alive", "ready", "unavailable"]}, "message": text}, ("status",)
+            {"status": {"enum": ["alive", "ready", "unavailable", "draining"]}, "message": text},
+            ("status",),
         ),
     }
 

@@ -37,6 +37,7 @@ class Sources:
     connections: Callable[[], ConnectionStatistics | None]
     running: Callable[[], int]
     unrecorded: Callable[[], int]
+    unwritten: Callable[[], int]
 
 
 class ServiceMetrics:
@@ -60,6 +61,9 @@ class ServiceMetrics:
         unrecorded = counter("unrecorded_requests", "Requests in no log line and no other metric")
         unrecorded.add_metric([], self._sources.unrecorded())
         yield unrecorded
+        unwritten = counter("log_lines_dropped", "Lines that the log had no room for")
+        unwritten.add_metric([], self._sources.unwritten())
+        yield unwritten
         build = gauge("build_info", "Always 1; the version is a label", "version")
         build.add_metric([__version__], 1)
         yield build

@@ -31,15 +31,17 @@ class Connections:
 
     def admit(self, connection: Connection, address: str) -> bool:
         """Counts `connection` in, unless there are too many. One that is let in must `leave`."""
-        if (
-            len(self._addresses) >= self._limits.connections
-            or self._per_address[address] >= self._limits.connections_per_address
-        ):
+        if self.full or self._per_address[address] >= self._limits.connections_per_address:
             self._refused += 1
             return False
         self._addresses[connection] = address
         self._per_address[address] += 1
         return True
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else can be let in, wherever from."""
+        return len(self._addresses) >= self._limits.connections
 
     def leave(self, connection: Connection) -> None:
         address = self._addresses.pop(connection)
@@ -52,6 +54,11 @@ class Connections:
         for connection in self._addresses:
             if connection.idle_since is not None and connection.idle_since <= since:
                 connection.end()
+
+    def wind_down(self) -> None:
+        """Each carries one more answer at the most, which says so; none is ended."""
+        for connection in self._addresses:
+            connection.closing = True
 
     def retire_all(self) -> None:
         """Ends the idle ones; the others finish what they are doing."""

@@ -188,7 +188,8 @@ def without_upgrade(raw: bytes) -> bytes:
 
 def head_too_large(limits: Limits) -> ProxyError:
     return BadRequest(
-        f"The request headers are larger than {limits.head_bytes} bytes.",
+        f"The request headers are larger than {limits.head_bytes} bytes, the most that this proxy "
+        "accepts (MAX_HEADER_BYTES).",
         status=431, code="headers_too_large",
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -56,15 +57,18 @@ def url(listener: trio.SocketListener, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 and up, HTTP/2 and HTTP/1.1. Blocks on the two files: for the start only.
+def tls_context(
+    certificate: Path, key: Path, password: Callable[[], str] | None = None
+) -> ssl.SSLContext:
+    """TLS 1.2 and up, HTTP/2 and HTTP/1.1. Blocks on the two files; an encrypted key without
+    `password` is asked for at the terminal.
 
-    Errors: `OSError`, `ssl.SSLError`.
+    Errors: `OSError`, `ssl.SSLError`; what `password` raises.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2", "http/1.1"])
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, password)
     return context
 
 

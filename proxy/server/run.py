@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,12 +26,13 @@ LOG = logging.getLogger(__name__)
 
 async def serve(
     exchange: Exchange,
-    app: ASGIFramework,
+    load_app: Callable[[], ASGIFramework],
     *,
     host: str,
     port: int,
     limits: Limits,
     tls: ssl.SSLContext | None = None,
+    notice_s: float = 0.0,
     drain_s: float = 30.0,
     on_drain: Callable[[], None] | None = None,
     on_hangup: Callable[[], None] | None = None,
@@ -39,20 +41,30 @@ async def serve(
 ) -> None:
     """Serves on `host` and `port` until a signal stops it; returns when all is closed.
 
-    Requests for `exchange` go there directly, everything else to `app`. Reports the URLs that it
-    serves (several when `host` has several addresses). SIGTERM or SIGINT: `on_drain` is called,
-    then requests in hand have `drain_s` to finish; a second one ends everything at once. SIGHUP:
-    `on_hangup` is called. Must run in the main thread, because of the signals. `on_start` gets
-    the server, to read its statistics.
+    Requests for `exchange` go there directly, everything else to what `load_app` gives. Reports
+    the URLs that it serves (several when `host` has several addresses). SIGTERM: `on_drain` is
+    called; for `notice_s`, which a load balancer needs to notice, everybody is served and told to
+    go elsewhere; then requests in hand have `drain_s` to finish. SIGINT: the same without the
+    notice. A second one ends everything at once. SIGHUP: `on_hangup` is called. Must run in the
+    main thread, because of the signals. `on_start` gets the server, to read its statistics.
 
     Errors: `ListenFailed`; what the app's start raises, in a group.
     """
     listeners = await open_listeners(host, port, backlog=limits.backlog)
-    server = Server(exchange, app, limits=limits, tls=tls)
+    server = Server(exchange, load_app, limits=limits, tls=tls)
     if on_start is not None:
         on_start(server)
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, server, drain_s, on_drain, on_hangup)
+        await nursery.start(
+            partial(
+                watch_signals,
+                server,
+                drain_s,
+                on_drain,
+                on_hangup,
+                notice_s=notice_s,
+            )
+        )
         await server.run(listeners, task_status=task_status)
         nursery.cancel_scope.cancel()
 
@@ -63,6 +75,7 @@ async def watch_signals(
     on_drain: Callable[[], None] | None = None,
     on_hangup: Callable[[], None] | None = None,
     *,
+    notice_s: float = 0.0,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Turns signals into `drain`, `abort` and the two hooks, which must not block or raise.
@@ -82,11 +95,19 @@ async def watch_signals(
                     on_hangup()
                 elif not stopping:
                     stopping = True
-                    LOG.info("%s: finishing requests for at most %g s", name, drain_s)
+                    wait_s = notice_s if received == signal.SIGTERM else 0.0
+                    LOG.info("%s: finishing requests for at most %g s", name, wait_s + drain_s)
                     if on_drain:
                         on_drain()
-                    nursery.start_soon(server.drain, drain_s)
+                    nursery.start_soon(_stop, server, wait_s, drain_s)
                 else:
                     LOG.warning("%s again: stopping at once", name)
                     server.abort()
                     break
+
+
+async def _stop(server: Server, notice_s: float, drain_s: float) -> None:
+    if notice_s:
+        server.wind_down()
+        await trio.sleep(notice_s)
+    await server.drain(drain_s)

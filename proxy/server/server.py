@@ -13,11 +13,12 @@ from proxy.server.client_socket import ClientSocket
 from proxy.server.connection import Connection
 from proxy.server.connections import Connections, ConnectionStatistics
 from proxy.server.departures import open_departures
-from proxy.server.handover import AppServer
+from proxy.server.late_app import LateApp
 from proxy.server.listen import url
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from hypercorn.typing import ASGIFramework
 
@@ -41,23 +42,29 @@ class Server:
     def __init__(
         self,
         exchange: Exchange,
-        app: ASGIFramework,
+        load_app: Callable[[], ASGIFramework],
         *,
         limits: Limits,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`load_app`: see `LateApp`."""
         self.exchange = exchange
         self.limits = limits
         self.draining = False
+        self._leaving = False
         self.now = trio.current_time()
         self.date = date_line()
         self._tls = tls
-        self._app_server = AppServer(app, limits)
+        self._app = LateApp(load_app, limits)
         self._connections = Connections(limits)
         self._departures = open_departures()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
+
+    def renew_tls(self, tls: ssl.SSLContext) -> None:
+        """New connections get `tls`; open ones keep what they have. Never blocks."""
+        self._tls = tls
 
     def statistics(self) -> ConnectionStatistics:
         return self._connections.statistics()
@@ -68,29 +75,40 @@ class Server:
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Starts the app, serves until drained or aborted, stops the app; closes `listeners`.
+        """Serves until drained or aborted; closes `listeners`.
 
-        Reports the URLs once connections are accepted. Errors: what the app's start or stop
-        raises, in a group.
+        Connections are accepted at once, and while the exchange answers already the app is
+        loaded and started; the URLs are reported when that is done too. Errors: what the app's
+        start or stop raises, in a group.
         """
+        urls = [url(one, tls=self._tls is not None) for one in listeners]
+        loaded = False
         try:
             async with trio.open_nursery() as app:
-                await app.start(self._app_server.run)
                 async with trio.open_nursery() as watches:
                     watches.start_soon(self._departures.run)
                     watches.start_soon(self._tick)
                     with self._serving:
                         async with trio.open_nursery() as clients:
                             clients.start_soon(self._accept, listeners, clients)
-                            urls = [url(one, tls=self._tls is not None) for one in listeners]
+                            await app.start(self._app.run)
+                            loaded = True
                             task_status.started(urls)
                     watches.cancel_scope.cancel()
+                if not loaded:  # aborted before that; whoever waits for the start need not
+                    task_status.started(urls)
                 self._ended.set()
-                self._app_server.stop()
+                self._app.stop()
         finally:
             self._ended.set()
             for listener in listeners:
                 listener.socket.close()
+
+    def wind_down(self) -> None:
+        """Clients are told to go elsewhere, and served until they do: from now on an answer ends
+        its HTTP/1.1 connection (one opened later is told up to `TICK_S` later). Never blocks."""
+        self._leaving = True
+        self._connections.wind_down()
 
     async def drain(self, deadline_s: float) -> None:
         """Stops: no new connections, idle ones closed, requests in hand finished within
@@ -102,7 +120,7 @@ class Server:
         """
         self.draining = True
         self._accepting.cancel()
-        await self._app_server.drain()
+        await self._app.drain()
         self._connections.retire_all()
         with trio.move_on_after(deadline_s):
             await self._ended.wait()
@@ -149,11 +167,24 @@ class Server:
         LOG.warning("too many connections: one refused")
         try:
             if self._tls is None:
-                await client.send_all(encode_refusal(_too_many_connections()))
+                await client.send_all(encode_refusal(self._too_many_connections()))
         except trio.BrokenResourceError:
             pass  # It did not wait for the answer.
         finally:
             client.hang_up()
+
+    def _too_many_connections(self) -> ProxyError:
+        where, setting, code = "from your address", "MAX_CONNECTIONS_PER_CLIENT", "_from_client"
+        if self._connections.full:
+            where, setting, code = "to this proxy", "MAX_CONNECTIONS", ""
+        return ProxyError(
+            503,
+            f"Too many connections {where} are open ({setting}).",
+            type="server_error",
+            code=f"too_many_connections{code}",
+            retry_after_s=1.0,
+            close=True,
+        )
 
     async def take_over(
         self, connection: Connection, stream: trio.abc.Stream, received: bytes
@@ -161,7 +192,7 @@ class Server:
         """Hands a connection to Hypercorn until it ends (see `connection.Host`)."""
         # Hypercorn reads all the time and notices by itself when the client goes.
         self._departures.forget(connection)
-        await self._app_server.take_over(connection, stream, received)
+        await self._app.take_over(connection, stream, received)
 
     async def _tick(self) -> None:
         while True:
@@ -169,10 +200,5 @@ class Server:
             self.now = trio.current_time()
             self.date = date_line()
             self._connections.close_idle(since=self.now - self.limits.keep_alive_s)
-
-
-def _too_many_connections() -> ProxyError:
-    return ProxyError(
-        503, "Too many connections are open.",
-        type="server_error", code="too_many_connections", retry_after_s=1.0, close=True,
-    )  # fmt: skip
+            if self._leaving:
+                self._connections.wind_down()

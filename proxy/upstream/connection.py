@@ -127,10 +127,12 @@ class Connection:
         """The next piece of the body; b"" once it is complete.
 
         Errors: `UpstreamFailure`, after all pieces that came before the fault, and when none
-        comes for `silence_s` or until `ends_at`.
+        comes for `silence_s` or until `ends_at`. A wait that was cancelled may be taken up
+        again; its silence goes on.
         """
         answer = self.answer
-        self._watch.set_deadline(self, min(trio.current_time() + silence_s, ends_at))
+        if self.deadline == math.inf:
+            self._watch.set_deadline(self, min(trio.current_time() + silence_s, ends_at))
         while True:
             if answer.failed is not None:
                 raise UpstreamFailure("body", *answer.failed, answered=True)

@@ -14,6 +14,7 @@ from proxy.upstream.pool import OriginPool, PoolLimits, PoolStatistics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.changes import Difference
     from actors.models import InstanceConfig
     from proxy.exchange.ports import UpstreamRequest
     from proxy.upstream.pool import Dialer
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from proxy.upstream.watch import Watch
 
 OPENINGS_LIMIT: Final = 256
+ADDRESS_FIELDS: Final = frozenset({"api_base", "proxy_url"})
+"""Fields of a configuration that say where its connections lead."""
 
 
 class InstancePools:
@@ -80,6 +83,17 @@ class InstancePools:
     async def forget(self, instance: str) -> None:
         """The idle connections of `instance` are closed, those in use finish. Its counts are
         gone; a later request begins anew. Not a checkpoint."""
+        self._forget(instance)
+
+    def follow(self, change: Difference) -> None:
+        """As `forget` for every instance that is gone or has another address. Never blocks."""
+        for name in change.removed:
+            self._forget(name)
+        for name, fields in change.changed.items():
+            if not ADDRESS_FIELDS.isdisjoint(fields):
+                self._forget(name)
+
+    def _forget(self, instance: str) -> None:
         self._routes.pop(instance, None)
         for key in [key for key in self._pools if key[0] == instance]:
             self._pools.pop(key).retire()

@@ -144,7 +144,8 @@ def _add_interval(parser: argparse.ArgumentParser, default: float, what: str) ->
 def _own_url(variables: Mapping[str, str]) -> str:
     host = variables.get("HOST", "127.0.0.1")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{variables.get('PORT', '3010')}"
+    scheme = "https" if variables.get("TLS_CERT_FILE") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{variables.get('PORT', '3010')}"
 
 
 def _seconds(text: str) -> float:

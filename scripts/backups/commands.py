@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import project_environment
 from project_environment import HOW_TO_MAKE_IT
 
 from . import offline, online, records
@@ -140,11 +141,11 @@ def _records(chosen: Backup, kind: Kind) -> Records:
 def _restore_offline(
     options: argparse.Namespace, chosen: Backup, archive: Archive, voice: Voice
 ) -> int:
-    try:
-        from actors.errors import FileLocked
-    except ModuleNotFoundError:
+    if not project_environment.enter("trio", "filelock", "pydantic"):
         voice.fail(HOW_TO_MAKE_IT)
         return FAILED
+    from actors.errors import FileLocked
+
     try:
         kept = offline.restore(
             chosen, options.config_file, options.state_file, archive, datetime.now(UTC)

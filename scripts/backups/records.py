@@ -34,6 +34,22 @@ def read(content: bytes, kind: Kind) -> Content:
     return Content(problems=tuple(problems)) if problems else Content(json.loads(_text(content)))
 
 
+def completed(records: Records, kind: Kind) -> Records:
+    """`records`, free of problems, as the service reads them: what is left out has its default.
+
+    Without the project's environment they stay as they are written.
+    """
+    if not fully_checked():
+        return records
+    from actors.models import InstanceConfig, InstanceState
+
+    model = InstanceConfig if kind == "config" else InstanceState
+    return {
+        name: model.model_validate({"name": name, **record}).model_dump(mode="json")
+        for name, record in records.items()
+    }
+
+
 def fully_checked() -> bool:
     """Whether the project's own reader is there to judge the records."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -47,11 +48,12 @@ class Service:
         self._headers = {"X-Admin-API-Key": admin_key} if admin_key else {}
 
     def is_up(self) -> bool:
-        """Whether it says that it lives."""
+        """Whether it says that it lives. A certificate will do that is not for this address, such
+        as 127.0.0.1: somebody is there, and is told no key."""
         try:
             return self.ask("GET", "/healthz").status == 200
-        except ServiceFailed:
-            return False
+        except ServiceFailed as error:
+            return isinstance(error.__context__, ssl.SSLCertVerificationError)
 
     def ask(self, method: str, path: str, document: object = None) -> Answer:
         """The answer, whatever its status, unless the admin key was refused."""

@@ -128,7 +128,7 @@ def _sight(path: str, kind: Kind) -> Sight:
         return Sight(None, trouble=("unreadable", f"can't be read: {error.strerror}"))
     found = records.read(content, kind)
     trouble = ("invalid", _joined(found.problems)) if found.problems else None
-    return Sight(mark, modified_at, found.records, trouble)
+    return Sight(mark, modified_at, records.completed(found.records, kind), trouble)
 
 
 def _joined(problems: tuple[str, ...]) -> str:

@@ -26,6 +26,7 @@ SCENARIOS: dict[str, Callable[[Bench, Peer], Sample]] = {
     "open_streams": scenarios.open_streams,
     "large_prompts": scenarios.large_prompts,
     "instances": scenarios.instances,
+    "waiting": scenarios.waiting,
     "start": scenarios.start,
 }
 
@@ -90,7 +91,7 @@ def _peers(arguments: argparse.Namespace) -> list[Peer]:
 
 
 def _applies(scenario: str, peer: Peer) -> bool:
-    if scenario == "instances":
+    if scenario in ("instances", "waiting"):
         return peer.name == "service"
     return peer.command is not None or scenario not in ("open_streams", "start")
 

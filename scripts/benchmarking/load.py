@@ -212,6 +212,10 @@ class ClosedLoop:
         """How many are in the middle of an answer."""
         return sum(client.in_body for client in self._clients)
 
+    def waiting(self) -> int:
+        """How many have asked and have nothing of an answer yet."""
+        return sum(client.waiting and not client.in_body for client in self._clients)
+
     def stop(self) -> None:
         for client in self._clients:
             client.close()

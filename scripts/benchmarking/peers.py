@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wire import MODEL
+from .wire import CROWDED_MODEL, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,7 @@ def service(command: str | None = None) -> Peer:
             "LOG_LEVEL": "INFO",
             "LOG_FORMAT": "json",
             "LOG_DIR": str(site.folder / "logs"),
+            "MAX_QUEUE_WAIT_SECONDS": "900",
             "PYTHONPATH": str(REPOSITORY),
         }
         return Command(words, environment)
@@ -80,23 +81,27 @@ def service(command: str | None = None) -> Peer:
 
 
 def _instances(site: Site) -> dict[str, dict[str, object]]:
-    """Equal instances with limits that are counted and never reached."""
+    """Equal instances with limits that are counted and never reached, and a small one for the
+    model of those who have to wait."""
+    names = [f"instance-{number:03}" for number in range(site.instances)]
+    equal = {name: _instance(site, name, MODEL, max_tpm=100_000_000_000) for name in names}
+    return equal | {"crowded": _instance(site, "crowded", CROWDED_MODEL, max_tpm=10_000)}
+
+
+def _instance(site: Site, name: str, model: str, max_tpm: int) -> dict[str, object]:
     return {
-        name: {
-            "name": name,
-            "provider_type": "azure",
-            "api_key": "bench-upstream-key",
-            "api_base": f"http://127.0.0.1:{site.upstream_port}",
-            "priority": 100,
-            "weight": 100,
-            "max_tpm": 100_000_000_000,
-            "max_input_tokens": 1_047_576,
-            "supported_models": [MODEL],
-            "model_deployments": {MODEL: f"{MODEL}-{name}"},
-            "timeout_seconds": 60.0,
-            "retry_count": 3,
-        }
-        for name in (f"instance-{number:03}" for number in range(site.instances))
+        "name": name,
+        "provider_type": "azure",
+        "api_key": "bench-upstream-key",
+        "api_base": f"http://127.0.0.1:{site.upstream_port}",
+        "priority": 100,
+        "weight": 100,
+        "max_tpm": max_tpm,
+        "max_input_tokens": 1_047_576,
+        "supported_models": [model],
+        "model_deployments": {model: f"{model}-{name}"},
+        "timeout_seconds": 60.0,
+        "retry_count": 3,
     }
 
 

@@ -31,6 +31,7 @@ TITLES = {
     "open_streams": "Many open streams, an event every 4 s in each",
     "large_prompts": "Small requests beside large prompts (50/s of 100 KB, 10/s of 1 MB)",
     "instances": "Small requests with 1, 10 and 100 instances",
+    "waiting": "Small requests alone, and beside 1 000 that wait for capacity",
     "start": "Start",
 }
 
@@ -79,6 +80,12 @@ COLUMNS = {
         Column("cpu_with_100_us", "100 (µs)"),
         Column("requests_with_1_per_s", "requests/s, 1"),
         Column("requests_with_100_per_s", "100"),
+    ),
+    "waiting": (
+        Column("cpu_alone_us", "CPU per request, alone (µs)"),
+        Column("cpu_beside_us", "beside 1 000 (µs)"),
+        Column("p99_alone_ms", "p99 alone (ms)"),
+        Column("p99_beside_ms", "p99 beside 1 000 (ms)"),
     ),
     "start": (
         Column("first_answer_s", "first answer (s)"),

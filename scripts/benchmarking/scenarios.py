@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .load import ClosedLoop, OpenLoop, Tally, run_load
 from .meter import SystemTime, cpu_s
 from .running import PeerFailed, Running, running
-from .wire import StreamShape, chat_body, chat_request
+from .wire import CROWDED_MODEL, StreamShape, chat_body, chat_request
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -35,6 +35,8 @@ _OPEN = StreamShape(events=60, pause_s=4)  # open for four minutes: nobody looks
 _OPENED_PER_S = 200
 _LARGE_KB_AND_RATE = ((100, 50), (1000, 10))
 _INSTANCES = (1, 10, 100)
+_CROWD = 1000
+_PATIENCE_MS = 900_000
 _IDLE_S = 1.0
 
 
@@ -84,24 +86,55 @@ def instances(bench: Bench, peer: Peer) -> Sample:
     return sample
 
 
-def _closed_loop(bench: Bench, peer: Peer, instance_count: int) -> Sample:
-    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+def waiting(bench: Bench, peer: Peer) -> Sample:
+    """The same alone, and then with a crowd that waits for an instance whose minute is full."""
+    crowded = chat_request(
+        chat_body(_SMALL_BYTES, model=CROWDED_MODEL),
+        peer.authorization,
+        {"x-max-wait-ms": str(_PATIENCE_MS)},
+    )
 
     async def measure(target: Running) -> Sample:
-        load = ClosedLoop(target.port, request, _CONNECTIONS)
-        seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.measure_s)
-        answers = load.tally.answers
+        alone = await _closed_loop_on(bench, peer, target)
+        crowd = ClosedLoop(target.port, crowded, _CROWD, spread_s=_CROWD / _OPENED_PER_S)
+        await crowd.start()
+        await asyncio.sleep(_CROWD / _OPENED_PER_S + 1)
+        beside = await _closed_loop_on(bench, peer, target)
+        waiting = crowd.waiting()
+        crowd.stop()
+        if waiting < _CROWD:
+            raise PeerFailed(f"{peer.name}: only {waiting} of {_CROWD} requests were waiting")
         return {
-            "requests_per_s": answers / seen.seconds,
-            "upstream_cpu_us": seen.upstream_cpu_s / answers * 1e6,
-            "load_cpu_us": seen.load_cpu_s / answers * 1e6,
-            "rest_busy_share": seen.rest_busy_share,
-            **_cost(target, seen, answers),
-            **_latency(load.tally),
+            "cpu_alone_us": alone["cpu_us"],
+            "cpu_beside_us": beside["cpu_us"],
+            "p99_alone_ms": alone["p99_ms"],
+            "p99_beside_ms": beside["p99_ms"],
+            "others_busy_share": max(alone["others_busy_share"], beside["others_busy_share"]),
+            "errors": alone["errors"] + beside["errors"] + crowd.tally.errors,
         }
 
-    with bench.running(peer, instance_count) as target:
+    with bench.running(peer) as target:
         return run_load(lambda: measure(target))
+
+
+def _closed_loop(bench: Bench, peer: Peer, instance_count: int) -> Sample:
+    with bench.running(peer, instance_count) as target:
+        return run_load(lambda: _closed_loop_on(bench, peer, target))
+
+
+async def _closed_loop_on(bench: Bench, peer: Peer, target: Running) -> Sample:
+    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+    load = ClosedLoop(target.port, request, _CONNECTIONS)
+    seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.measure_s)
+    answers = load.tally.answers
+    return {
+        "requests_per_s": answers / seen.seconds,
+        "upstream_cpu_us": seen.upstream_cpu_s / answers * 1e6,
+        "load_cpu_us": seen.load_cpu_s / answers * 1e6,
+        "rest_busy_share": seen.rest_busy_share,
+        **_cost(target, seen, answers),
+        **_latency(load.tally),
+    }
 
 
 def latency(bench: Bench, peer: Peer) -> Sample:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import cast
 
 from .wire import (
+    CROWDED_MODEL,
     STREAM_END,
     USAGE_EVENT,
     StreamShape,
@@ -22,6 +23,9 @@ from .wire import (
 )
 
 _PLAIN = plain_answer()
+_CROWDED = plain_answer(limits=False)
+"""Says nothing of limits, so that the small one that is configured stays."""
+_CROWDED_MARK = CROWDED_MODEL.encode()
 _STREAM_HEAD = stream_head()
 _events = cache(stream_events)
 
@@ -34,6 +38,7 @@ class Upstream(asyncio.Protocol):
         self._missing_bytes = 0
         self._shape: StreamShape | None = None
         self._wants_usage = False
+        self._plain = _PLAIN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -69,12 +74,13 @@ class Upstream(asyncio.Protocol):
             return False
         self._shape = stream_shape(received)
         self._wants_usage = b'"include_usage"' in received
+        self._plain = _CROWDED if _CROWDED_MARK in received else _PLAIN
         self._received = b""
         return True
 
     def _answer(self) -> None:
         if self._shape is None:
-            self._transport.write(_PLAIN)
+            self._transport.write(self._plain)
             return
         chunks = list(_events(self._shape.events))
         if self._wants_usage:

@@ -9,8 +9,14 @@ import json
 import random
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MODEL = "gpt-4.1"
+CROWDED_MODEL = "crowded"
+"""Served by one small instance of the service, for requests that have to wait."""
 CHAT_PATH = "/v1/chat/completions"
 
 _PROSE = (
@@ -40,9 +46,9 @@ def stream_shape(body: bytes) -> StreamShape | None:
     return StreamShape(int(match[1]), float(match[2])) if match else None
 
 
-def chat_body(size_bytes: int, stream: StreamShape | None = None) -> bytes:
+def chat_body(size_bytes: int, stream: StreamShape | None = None, *, model: str = MODEL) -> bytes:
     """A chat request of exactly `size_bytes`, with prose of a fixed seed as its prompt."""
-    fields: dict[str, object] = {"model": MODEL, "max_tokens": 64, "temperature": 0.2}
+    fields: dict[str, object] = {"model": model, "max_tokens": 64, "temperature": 0.2}
     if stream is not None:
         fields |= {"stream": True, "user": stream.mark()}
     system = {"role": "system", "content": "Answer in one short paragraph."}
@@ -57,8 +63,9 @@ def chat_body(size_bytes: int, stream: StreamShape | None = None) -> bytes:
     return render(prose[:missing])
 
 
-def chat_request(body: bytes, authorization: str) -> bytes:
-    """The whole HTTP request around `body`."""
+def chat_request(body: bytes, authorization: str, more: Mapping[str, str] | None = None) -> bytes:
+    """The whole HTTP request around `body`; `more`: further headers."""
+    others = "".join(f"{name}: {value}\r\n" for name, value in (more or {}).items())
     head = (
         f"POST {CHAT_PATH} HTTP/1.1\r\n"
         "host: 127.0.0.1\r\n"
@@ -66,7 +73,7 @@ def chat_request(body: bytes, authorization: str) -> bytes:
         "content-type: application/json\r\n"
         "accept: application/json\r\n"
         "user-agent: OpenAI/Python 2.0.0\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"{others}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -104,13 +111,13 @@ def _completion() -> bytes:
     return json.dumps(answer).encode()
 
 
-def plain_answer() -> bytes:
-    """A whole HTTP answer with about 1 KB of JSON."""
+def plain_answer(*, limits: bool = True) -> bytes:
+    """A whole HTTP answer with about 1 KB of JSON. `limits`: with rate-limit headers."""
     body = _completion()
     head = (
         "HTTP/1.1 200 OK\r\n"
         "content-type: application/json\r\n"
-        f"{_HEADERS}content-length: {len(body)}\r\n\r\n"
+        f"{_HEADERS if limits else ''}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

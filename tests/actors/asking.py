@@ -29,12 +29,22 @@ async def ask(
     *,
     patience_s: float = 0.0,
     excluded: Collection[str] = (),
+    avoided: Collection[str] = (),
+    priority: int = 100,
+    again: bool = False,
 ) -> Answer:
     """`demand`: or so many tokens of `gpt-4`."""
     if isinstance(demand, int):
         demand = exact(demand)
     wait_until = trio.current_time() + patience_s
-    return await system.leases.acquire(demand, wait_until, frozenset(excluded))
+    return await system.leases.acquire(
+        demand,
+        wait_until,
+        frozenset(excluded),
+        priority=priority,
+        avoided=frozenset(avoided),
+        again=again,
+    )
 
 
 async def lease(system: RunningSystem, demand: Demand | int, **options: Any) -> Lease:

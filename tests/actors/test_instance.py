@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import random
 from typing import Any
 
@@ -29,6 +30,7 @@ from actors.messages import (
 from actors.models import InstanceState
 from actors.policy.standing import Standing
 from actors.router import RouterAddress
+from actors.state_log import StateLog
 from actors.system import SystemOptions
 
 ONE = instance_config("one", max_tpm=1000)
@@ -107,7 +109,9 @@ async def test_a_retired_instance_grants_nothing_more_and_ends_with_its_last_lea
 async def test_no_message_is_handled_with_a_checkpoint() -> None:
     address = RouterAddress(Mailbox(10))
     standing = Standing(ONE, random.Random(1))
-    actor = InstanceActor(standing, Mailbox(10), address, WallClock.start())
+    clock = WallClock.start()
+    state_log = StateLog(standing, clock, logging.getLogger("actors"))
+    actor = InstanceActor(standing, Mailbox(10), address, clock, state_log)
     granted: Reply[Answer] = Reply()
     with assert_no_checkpoints():
         for message in (
@@ -165,6 +169,20 @@ async def test_a_grant_that_was_given_before_the_crash_holds() -> None:
         await settled(granted, OK, 60)
         account = system.standing("one").account
         assert (account.reserved_tokens, account.usage.total(0)) == (0, 60)
+
+
+async def test_an_ask_that_its_crash_has_answered_reserves_nothing_elsewhere() -> None:
+    """It was declined before the crash, so it is still on its way; its requester asks anew."""
+    full = instance_config("one", max_tpm=5)
+    crash = options(times(1, Acquire), afterwards=True)
+    async with running_system(full, instance_config("two"), options=crash) as system:
+        reply: Reply[Answer] = Reply()
+        mailbox = system.supervisor._children["one"].mailbox
+        mailbox.offer(Acquire(LeaseId(99), exact(10), 0.0, reply))
+        await wait_all_tasks_blocked()
+        with pytest.raises(InstanceCrashed):
+            await reply.wait()
+        assert system.standing("two").account.leases == {}
 
 
 @pytest.mark.parametrize("afterwards", [False, True])

@@ -57,6 +57,13 @@ def test_what_is_wrong_is_said_with_its_place(text, place, reason):
     assert reason in problems[0][1]
 
 
+def test_a_record_with_another_name_is_examined_all_the_same():
+    text = '{"a": {"name": "b", "api_key": "k", "api_base": "ftp://a"}}'
+    configs, problems = read_configs(text.encode())
+    assert configs == {}
+    assert [place for place, _ in problems] == ["a.name", "a.api_base"]
+
+
 def test_bytes_that_are_not_text_are_refused_with_the_place():
     assert read_configs(b'{\n"a": "\xff"}') == ({}, [("line 2, column 7", "is not UTF-8 text")])
 

@@ -18,12 +18,14 @@ from actors.messages import (
     CountFirst,
     Declined,
     Demand,
+    Evidence,
     LeaseId,
     Outcome,
     Refused,
     RosterChanged,
     Withdraw,
 )
+from actors.policy.breaker import RAMP_S
 from actors.system import SystemOptions
 
 SMALL, LARGE = (
@@ -107,6 +109,22 @@ async def test_what_needs_no_model_goes_to_any_enabled_instance_however_full() -
         assert (await refused(system, nothing, excluded={"small"})).reason == "unavailable"
 
 
+async def test_an_avoided_instance_comes_last_and_is_better_than_none(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
+        avoided = {"small"}
+        assert (await lease(system, 600, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 300, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 80, avoided=avoided)).config.name == "large"
+        assert (await lease(system, 80, avoided=avoided)).config.name == "small"
+        # Which one comes free first decides, not which one is avoided.
+        await system.administration.update_state("large", {"rate_limited_until": 4e9})
+        waiting = await Crowd(system, nursery).join(80, avoided=avoided, patience_s=70)
+        await trio.sleep(61)
+        assert waiting.instance == "small"
+
+
 async def test_a_burst_that_one_instance_declines_goes_on_to_the_next() -> None:
     """All are forwarded before the first is decided: what the router reads is stale by then."""
     async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
@@ -174,20 +192,20 @@ async def test_a_full_router_mailbox_is_told_to_the_sender(autojump_clock: MockC
 # -- waiting -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("tokens", "about"), [(30, 60), (60, 60), (61, 70), (100, 70)])
 async def test_without_patience_the_refusal_names_a_time_that_is_true(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, tokens: int, about: float
 ) -> None:
     async with running_system(SMALL) as system:
         await lease(system, 60)
         await trio.sleep(10)
         await lease(system, 40)
-        for tokens, about in ((30, 60), (60, 60), (61, 70), (100, 70)):
-            answer = await refused(system, tokens)
-            assert answer.reason == "saturated"
-            assert answer.retry_at is not None
-            assert about <= answer.retry_at <= about + 0.2
+        answer = await refused(system, tokens)
+        assert answer.reason == "saturated"
+        assert answer.retry_at is not None
+        assert about <= answer.retry_at <= about + 0.2
         await trio.sleep_until(answer.retry_at)
-        await lease(system, 100)
+        await lease(system, tokens)
 
 
 async def test_patience_that_can_not_help_is_not_used_up(autojump_clock: MockClock) -> None:
@@ -256,12 +274,11 @@ async def test_whose_turn_comes_too_late_learns_it_at_once_with_a_true_time(
         crowd = Crowd(system, nursery)
         first = await crowd.join(100, patience_s=65)
         second = await crowd.join(100, patience_s=65)
-        await trio.sleep(62)
-        assert isinstance(first.answer, Lease)
         assert isinstance(second.answer, Refused)
-        assert second.at == first.at
-        assert second.answer.retry_at is not None
+        assert second.at == 0
+        assert second.answer.retry_at == pytest.approx(120, abs=1)
         await trio.sleep_until(second.answer.retry_at)
+        assert first.instance == "small"
         await lease(system, 100)
 
 
@@ -311,7 +328,7 @@ async def test_the_line_is_bounded_and_a_withdrawal_frees_a_place(
         assert system.router.address.waiting == 2
         answer = await refused(system, 10, patience_s=100)
         assert answer.reason == "saturated"
-        assert answer.retry_at == pytest.approx(60, abs=0.2)
+        assert answer.retry_at == pytest.approx(60, abs=1)
         first.scope.cancel()
         await wait_all_tasks_blocked()
         assert system.router.address.waiting == 1
@@ -332,7 +349,7 @@ async def test_those_who_wait_cost_nothing(autojump_clock: MockClock) -> None:
         await lease(system, 100)
         crowd = Crowd(system, nursery)
         for _ in range(50):
-            await crowd.join(10, patience_s=200)
+            await crowd.join(10, patience_s=400)
         turns = 0
         turn = system.router.turn
 
@@ -429,6 +446,130 @@ async def test_a_line_that_has_ended_holds_nobody_up(autojump_clock: MockClock) 
         assert late.at == 65
 
 
+# -- what is ahead -----------------------------------------------------------------------------
+
+
+async def test_who_can_not_be_served_in_time_for_the_queue_is_refused_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        for _ in range(3):
+            await crowd.join(30, patience_s=65)
+        late = await refused(system, 30, patience_s=65)
+        assert trio.current_time() == 0
+        assert late.retry_at == pytest.approx(120, abs=1)
+        assert (await crowd.join(10, patience_s=65)).answer is None, "what is left is for others"
+        assert (await crowd.join(30, patience_s=125)).answer is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_those_behind_are_not_ahead(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        ordinary = await crowd.join(90, patience_s=65)
+        urgent = await crowd.join(90, patience_s=65, priority=1)
+        assert urgent.answer is None
+        await trio.sleep(66)
+        assert urgent.instance == "small"
+        assert isinstance(ordinary.answer, Refused)
+
+
+async def test_who_leaves_is_not_ahead_any_more(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        first = await crowd.join(90, patience_s=65)
+        assert (await refused(system, 90, patience_s=65)).retry_at == pytest.approx(120, abs=1)
+        first.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert (await lease(system, 90, patience_s=65)).config.name == "small"
+
+
+async def test_who_was_told_to_come_back_goes_before_those_who_have_waited(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        told = (await refused(system, 60, patience_s=9)).retry_at
+        assert told == pytest.approx(60, abs=0.2)
+        await trio.sleep(55)
+        waiting = await crowd.join(60, patience_s=200)
+        await trio.sleep_until(told + 1)
+        assert waiting.instance == "small", "nobody has come back yet"
+        back = await crowd.join(60, patience_s=65, again=True)
+        ordinary = await crowd.join(60, patience_s=200)
+        pretender = await crowd.join(60, patience_s=200, again=True)
+        await trio.sleep(200)
+        served = [each.at for each in (back, ordinary, pretender)]
+        assert served == pytest.approx([120, 180, 240], abs=1)
+        assert crowd.answered == [waiting, back, ordinary, pretender]
+
+
+async def test_once_clients_do_come_back_their_places_are_kept(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        crowd = Crowd(system, nursery)
+        for _ in range(20):
+            first = await crowd.join(100)
+            assert isinstance(first.answer, Lease)
+            told = (await refused(system, 100)).retry_at
+            assert told is not None
+            await trio.sleep_until(told)
+            assert (await crowd.join(100, again=True)).instance == "small"
+            await trio.sleep(61)
+        await lease(system, 100)
+        told = (await refused(system, 80)).retry_at
+        assert told is not None
+        await trio.sleep_until(told - 1)
+        newcomer = await refused(system, 80, patience_s=30)
+        assert newcomer.retry_at == pytest.approx(told + 60, abs=1)
+        await trio.sleep_until(told)
+        assert (await crowd.join(80, again=True)).instance == "small"
+
+
+async def test_a_model_with_a_limit_of_its_own_is_not_kept_waiting_by_another(
+    autojump_clock: MockClock,
+) -> None:
+    config = instance_config("both", max_tpm=100, supported_models=["gpt-4", "other"])
+    async with running_system(config) as system, trio.open_nursery() as nursery:
+        for model in ("gpt-4", "other"):
+            taken = await lease(system, exact(10, model=model))
+            taken.settle(OK, 10, Evidence(limit_tokens=100))
+        await wait_all_tasks_blocked()
+        await lease(system, 90)
+        crowd = Crowd(system, nursery)
+        assert (await crowd.join(50, patience_s=100)).answer is None
+        assert (await lease(system, exact(50, model="other"))).config.name == "both"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 65.0, 1000.0])
+@pytest.mark.parametrize("tokens", [10, 60, 100])
+async def test_an_explanation_says_what_an_ask_gets(
+    autojump_clock: MockClock, tokens: int, patience_s: float
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 60)
+        await trio.sleep(5)
+        await lease(system, 40)
+        crowd = Crowd(system, nursery)
+        for waiting in (30, 30, 30):
+            await crowd.join(waiting, patience_s=100)
+        told = await system.leases.explain(exact(tokens), trio.current_time() + patience_s)
+        asked = await crowd.join(tokens, patience_s=patience_s)
+        if asked.answer is None:
+            assert told.answer == "wait"
+            await trio.sleep(150)
+            assert told.retry_at == pytest.approx(asked.at, abs=1)
+        else:
+            assert isinstance(asked.answer, Refused)
+            assert (told.answer, told.retry_at) == (asked.answer.reason, asked.answer.retry_at)
+        nursery.cancel_scope.cancel()
+
+
 # -- an open breaker ---------------------------------------------------------------------------
 
 
@@ -461,6 +602,18 @@ async def test_a_probe_that_fails_keeps_the_others_waiting_for_the_next(
         assert second.answer is None
         await trio.sleep(2)
         assert isinstance(second.answer, Lease)
+
+
+async def test_a_probe_without_an_end_holds_nobody_longer_than_it_must(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_system(LARGE) as system, trio.open_nursery() as nursery:
+        until = await take_down(system, "large")
+        crowd = Crowd(system, nursery)
+        probe, second = [await crowd.join(10, patience_s=100) for _ in range(2)]
+        await trio.sleep(90)
+        assert (probe.at, second.at) == (until, until + RAMP_S)
+        assert (probe.instance, second.instance) == ("large", "large")
 
 
 async def test_an_outage_longer_than_patience_is_told_at_once(autojump_clock: MockClock) -> None:

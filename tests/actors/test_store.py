@@ -131,7 +131,7 @@ def test_a_record_without_a_name_takes_it_from_its_key(config_path):
 
 
 def test_a_broken_config_file_is_refused_and_left_alone(config_path):
-    text = '{"a": {"api_key": "k"},\n"b": {"name": "c"}}'
+    text = '{"a": {"api_key": "k"},\n"b": {"name": "c", "api_key": "k", "api_base": "http://b"}}'
     config_path.write_text(text)
     with pytest.raises(BrokenFile) as refusal:
         ConfigStore(config_path).load()

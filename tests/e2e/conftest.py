@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hypercorn.trio
 import pytest
 import trio
 from hypercorn.config import Config
+from simulated_service import ADMIN_KEY, CLIENT_KEY, MODELS, Listener, Running, Start
 
 from proxy.server.limits import Limits
 from proxy.server.run import serve
@@ -21,27 +21,8 @@ from proxy.service import assembled
 from proxy.settings import load_settings
 from proxy.simulator.demo import simulated_resource
 from proxy.simulator.deployment import INSTANT
-from proxy.simulator.resource import DEFAULT_KEY, Resource
+from proxy.simulator.resource import DEFAULT_KEY
 from proxy.simulator.serving import serve_resource
-
-Listener = Literal["engine", "hypercorn"]
-ADMIN_KEY, CLIENT_KEY = "admin-key-for-tests", "client-key-for-tests"
-MODELS = (
-    "gpt-4o", "text-embedding-3-small", "gpt-35-turbo-instruct", "whisper-1", "tts-1",
-    "dall-e-3", "omni-moderation-latest",
-)  # fmt: skip
-
-
-@dataclass
-class Running:
-    """`url`: of the proxy. `resources`: behind it, in the order of priority."""
-
-    url: str
-    resources: list[Resource]
-    urls: dict[str, str] = field(default_factory=dict)
-
-
-Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture(params=["engine", "hypercorn"])
@@ -105,7 +86,12 @@ async def listen(listener: Listener, service: Any, *, task_status: trio.TaskStat
         if listener == "engine":
             urls = await nursery.start(
                 partial(
-                    serve, service.exchange, service.app, host="127.0.0.1", port=0, limits=Limits()
+                    serve,
+                    service.exchange,
+                    service.load_app,
+                    host="127.0.0.1",
+                    port=0,
+                    limits=Limits(),
                 )
             )
         else:
@@ -113,7 +99,10 @@ async def listen(listener: Listener, service: Any, *, task_status: trio.TaskStat
             config.bind = ["127.0.0.1:0"]
             urls = await nursery.start(
                 partial(
-                    hypercorn.trio.serve, service.app, config, shutdown_trigger=trio.sleep_forever
+                    hypercorn.trio.serve,
+                    service.load_app(),
+                    config,
+                    shutdown_trigger=trio.sleep_forever,
                 )
             )
         task_status.started(urls[0])

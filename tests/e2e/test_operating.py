@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trio
 
+from actors.models import InstanceState
 from actors.store import ConfigStore, StateStore
 from proxy.service import serve_with_stores
 from proxy.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 KEY = "admin-key-for-tests"
 RECORD = {
     "api_key": "k-0123456789abcdef",
@@ -61,7 +66,7 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Operator]:
+async def serving(folder: Path, **environ: str) -> AsyncIterator[Operator]:
     settings = load_settings(
         {
             "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
@@ -70,6 +75,7 @@ async def serving(folder: Path) -> AsyncIterator[Operator]:
             "ADMIN_API_KEY": KEY,
             "PORT": "0",
             "MAX_QUEUE_WAIT_SECONDS": "0",
+            **environ,
         }
     )
     (folder / "configs.json").write_text(json.dumps({"one": RECORD}))
@@ -145,6 +151,38 @@ async def test_a_migration_is_on_disk_when_it_is_answered(operator: Operator) ->
     assert (status, state["total_requests"]) == (200, 9)
 
 
+async def test_the_endpoint_and_the_command_do_the_same(tmp_path: Path) -> None:
+    record = {**RECORD, "enabled": "no", "last_used": 1716000000, "stats": {"total_requests": 9}}
+    data = json.dumps({"instances": [{**record, "name": "old"}, {"name": "bad"}]})
+    folders = [tmp_path / "endpoint", tmp_path / "command"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "instance_data.json").write_text(data)
+    async with serving(folders[0]) as operator:
+        _, answer = await operator.send("POST", "/admin/instances/migrate")
+        assert list(answer["skipped"]) == ["bad"]
+        assert (await operator.send("DELETE", "/admin/instances/one"))[0] == 200
+    command = [sys.executable, "-P", "-m", "proxy", "migrate", "instance_data.json"]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "INSTANCE_CONFIG_FILE": "configs.json",
+        "INSTANCE_STATE_FILE": "states.json",
+    }
+    migrated = await trio.run_process(
+        command, cwd=folders[1], env=environ, check=False, capture_stdout=True
+    )
+    assert migrated.returncode == 1  # because of the bad record
+    both = [ConfigStore(folder / "configs.json").load() for folder in folders]
+    assert both[0] == both[1] != {}
+    states = [StateStore(folder / "states.json").load()[0]["old"] for folder in folders]
+    fields = set(InstanceState.model_fields)
+    assert states[0].model_dump(include=fields) == states[1].model_dump(include=fields)
+    for folder in folders:
+        [backup] = folder.glob("instance_data.json.backup-*")
+        assert backup.read_text() == data
+
+
 async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
     body = {"model": "gpt-4", "messages": [{"role": "user", "content": "hi"}]}
     answer = await operator.client.post("/v1/chat/completions", json=body)
@@ -159,3 +197,50 @@ async def test_a_request_shows_in_the_metrics(operator: Operator) -> None:
     assert 'openai_proxy_client_connections{state="active"} 1.0' in text
     assert 'openai_proxy_upstream_connections{instance="one"' in text
     assert RECORD["api_key"] not in text
+
+
+async def test_a_change_of_state_is_logged_with_the_request_that_caused_it(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "actors")
+    body = {"model": "gpt-4", "messages": [{"role": "user", "content": "a secret question"}]}
+    told: list[dict[str, Any]] = []
+    last = ""
+    with trio.fail_after(10):
+        while not told:
+            answer = await operator.client.post("/v1/chat/completions", json=body)
+            last = answer.headers["x-request-id"]
+            told = [vars(record) for record in caplog.records if hasattr(record, "state")]
+    [fields] = told
+    assert (fields["instance"], fields["state"]) == ("one", "breaker_open")
+    assert fields["request_id"] == last
+    assert "connect" in fields["reason"]
+    assert not re.search(r"secret|k-0123456789", str(fields))
+
+
+async def test_a_load_balancer_is_told_before_connections_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, SHUTDOWN_DELAY_SECONDS="1000") as operator:
+        assert await operator.send("GET", "/readyz") == (200, {"status": "ready"})
+        os.kill(os.getpid(), signal.SIGTERM)
+        status, answer = 200, {}
+        with trio.fail_after(10):
+            while status == 200:
+                status, answer = await operator.send("GET", "/readyz")
+        assert (status, answer["status"]) == (503, "draining")
+        models = await operator.client.get("/v1/models")
+        assert models.status_code == 200, "who comes nevertheless is served"
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(10), pytest.raises(httpx.TransportError):
+            while True:
+                await operator.client.get("/healthz")
+
+
+async def test_without_a_delay_it_is_over_as_soon_as_requests_are(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with serving(tmp_path) as operator:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(httpx.TransportError):
+                while True:
+                    await operator.client.get("/healthz")
+    states, _ = StateStore(tmp_path / "states.json").load()
+    assert set(states) == {"one"}, "the state was saved last"

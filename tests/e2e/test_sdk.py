@@ -9,8 +9,8 @@ import httpx
 import openai
 import pytest
 import trio
-from conftest import ADMIN_KEY, CLIENT_KEY, Running, Start
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+from simulated_service import ADMIN_KEY, CLIENT_KEY, Running, Start
 
 pytestmark = [
     # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).

@@ -19,11 +19,12 @@ from fakes import (
     event_stream,
 )
 from harness import RunningSystem, instance_config, running_system
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
+from proxy.exchange.missing_operations import MISSING_S
 from proxy.exchange.models import ModelList
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.exchange.record import RequestRecord
@@ -47,8 +48,9 @@ class Bench:
         self.system = system
         self.upstream = upstream
         self.records: list[RequestRecord] = []
+        self.means = Means(system.leases, upstream, Allowance(), max_wait_s=10.0)
         self.exchange = Exchange(
-            means=Means(system.leases, upstream, Allowance(), max_wait_s=10.0),
+            means=self.means,
             models=ModelList(system.administration),
             keys=ClientKeys(keys),
             max_running=100,
@@ -95,7 +97,7 @@ async def test_an_answer_passes_byte_for_byte_with_its_headers() -> None:
             b"x-proxy-instance": b"one",
             b"x-request-id": b.records[0].id.encode(),
         }
-        assert answer.closed
+        assert b.upstream.answers[0].closed
         standing = b.system.standing("one")
         assert standing.successful_requests == 1
         assert standing.account.usage.total(trio.current_time()) == 12
@@ -168,7 +170,7 @@ async def test_a_rate_limit_benches_and_the_next_request_goes_elsewhere_at_once(
     [
         error_answer(400, "content_filter"),
         error_answer(400, "context_length_exceeded"),
-        error_answer(404, "404"),
+        error_answer(404, "not_found"),
         error_answer(413),
         error_answer(422),
     ],
@@ -196,6 +198,79 @@ async def test_refused_credentials_fail_over_and_are_not_blamed_on_the_client() 
         assert writer.error()["code"] == "upstream_authentication_failed"
 
 
+async def test_a_limit_is_not_met_twice_while_another_instance_is_eligible() -> None:
+    # Its bench is over before the next attempt begins.
+    limited = error_answer(429, "429", headers=[(b"retry-after-ms", b"0.001")])
+    failing = error_answer(500)
+    three = instance_config("three", priority=3, max_tpm=100_000)
+    async with bench(ONE, TWO, three, one=limited, two=failing, three=completion()) as b:
+        assert (await b.send(chat())).status == 200
+        assert [request.config.name for request in b.upstream.requests] == ["one", "two", "three"]
+
+
+async def test_an_operation_that_an_instance_does_not_have_is_asked_of_it_last(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    old = error_answer(404, "404", "Resource not found")
+    async with bench(ONE, TWO, one=old, two=completion()) as b:
+        for _ in range(3):
+            assert (await b.send(chat(path="/v1/responses"))).status == 200
+        await b.send(chat())  # what else it has is asked of it as before
+        asked = [request.config.name for request in b.upstream.requests]
+        assert asked == ["one", "two", "two", "two", "one", "two"]
+        assert b.system.standing("one").status(trio.current_time()) == "healthy"
+        assert "Resource not found" in b.system.standing("one").last_error
+        await trio.sleep(MISSING_S)
+        await b.send(chat(path="/v1/responses"))
+        assert b.upstream.requests[-2].config.name == "one"
+    async with bench(ONE, one=old) as b:
+        for _ in range(2):
+            assert (await b.send(chat())).status == 404
+
+
+async def test_requests_with_a_common_key_meet_the_same_instance() -> None:
+    names = ["a", "b", "c", "d"]
+    configs = [instance_config(name, max_tpm=10**6) for name in names]
+    async with bench(*configs, **{name: completion() for name in names}) as b:
+        for key in ("k1", "k2", "k3"):
+            for _ in range(4):
+                await b.send(chat(prompt_cache_key=key))
+            assert len({request.config.name for request in b.upstream.requests[-4:]}) == 1
+
+
+async def test_the_priority_of_a_request_decides_its_place_in_the_line(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    config = instance_config("one", max_tpm=100)
+    async with bench(config, one=completion(input_tokens=90, output_tokens=10)) as b:
+        await b.send(chat(max_tokens=80))
+        await trio.sleep(55)
+        async with trio.open_nursery() as nursery:
+            for identity, priority in ((b"late", b"200"), (b"early", b"1")):
+                request = chat(max_tokens=80)
+                request.headers += [(b"x-priority", priority), (b"x-request-id", identity)]
+                nursery.start_soon(b.send, request)
+                await trio.sleep(0.1)
+        outcomes = {record.id: record.status for record in b.records[1:]}
+        assert outcomes == {"early": 200, "late": 429}
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_an_error_that_quotes_the_key_is_passed_on_without_it(
+    status: int, autojump_clock: MockClock
+) -> None:
+    quoting = error_answer(status, "x", f"Not with {ONE.api_key}!")
+    in_stream = {"type": "error", "error": {"code": str(status), "message": ONE.api_key}}
+    config = instance_config("one", retry_count=0, max_tpm=100_000)
+    async with bench(config, one=[quoting, event_stream(in_stream)]) as b:
+        for stream in (False, True):
+            writer = await b.send(chat(stream=stream))
+            assert writer.status == status
+            assert ONE.api_key.encode() not in writer.body
+            assert "***" in writer.error()["message"]
+            await trio.sleep(20)
+
+
 async def test_retries_end_at_retry_count() -> None:
     configs = [instance_config(f"i{n}", retry_count=2, max_tpm=10**6) for n in range(5)]
     answers = {config.name: error_answer(500, "InternalServerError") for config in configs}
@@ -205,6 +280,55 @@ async def test_retries_end_at_retry_count() -> None:
         assert len(b.upstream.requests) == 3
         assert len({request.config.name for request in b.upstream.requests}) == 3
         assert writer.header(b"x-proxy-attempts") == b"3"
+
+
+async def hang_then_fail(request: UpstreamRequest) -> FakeAnswer:
+    """So that all fail before the first failure is known."""
+    await trio.sleep(20)
+    raise UpstreamFailure("head", "timeout", "nothing came in time")
+
+
+async def complete(request: UpstreamRequest) -> FakeAnswer:
+    return completion()
+
+
+async def send_many(b: Bench, count: int) -> list[FakeWriter]:
+    writers = [FakeWriter() for _ in range(count)]
+    async with trio.open_nursery() as nursery:
+        for writer in writers:
+            nursery.start_soon(b.exchange.handle, chat(), writer)
+    await wait_all_tasks_blocked()
+    return writers
+
+
+async def test_a_sound_instance_takes_all_that_another_fails(autojump_clock: MockClock) -> None:
+    """However large their share: the retry budget is for outages, and this is none."""
+    async with bench(ONE, TWO, one=hang_then_fail, two=complete) as b:
+        writers = await send_many(b, 90)
+        assert [writer.status for writer in writers] == [200] * 90
+
+
+async def test_without_a_budget_a_retry_passes_over_who_has_just_failed() -> None:
+    three = instance_config("three", priority=3, max_tpm=100_000)
+    failing = error_answer(500, "InternalServerError")
+    async with bench(ONE, TWO, three, one=failing, two=failing, three=completion()) as b:
+        while b.means.retry_budget.take(trio.current_time()):
+            pass
+        for attempts in (b"3", b"2"):
+            writer = await b.send(chat())
+            assert writer.header(b"x-proxy-instance") == b"three"
+            assert b.records[-1].attempts == int(attempts)
+
+
+async def test_an_instance_that_has_just_failed_gets_no_more_retries_than_the_budget_has() -> None:
+    failing = error_answer(503, "ServiceUnavailable")
+    async with bench(ONE, TWO, one=failing, two=error_answer(500, "x")) as b:
+        while b.means.retry_budget.take(trio.current_time()):
+            pass
+        assert (await b.send(chat())).header(b"x-proxy-attempts") == b"2"
+        refused = await b.send(chat())
+        assert (refused.status, refused.header(b"x-proxy-attempts")) == (503, b"1")
+        assert b.system.standing("two").error_count == 1
 
 
 @pytest.mark.parametrize(
@@ -262,16 +386,39 @@ async def test_old_api_versions_are_not_asked_for_usage() -> None:
         assert b.upstream.requests[0].body == request.pieces[0]
 
 
-async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once() -> None:
-    config = instance_config("one", provider_type="generic", api_base="http://x", max_tpm=10**6)
+@pytest.mark.parametrize(
+    "surface",
+    [
+        {"provider_type": "generic", "api_base": "http://x"},
+        {"api_version": "2025-01-01-preview"},
+    ],
+)
+async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once(
+    surface: dict[str, str],
+) -> None:
+    # It is no retry: the client's own request has not been refused by anybody.
+    config = instance_config("one", priority=1, max_tpm=10**6, retry_count=0, **surface)
     refusal = error_answer(400, message="Unrecognized request argument: stream_options")
     healthy = event_stream(TEXT, STOP, DONE)
-    again = event_stream(TEXT, STOP, DONE)
-    async with bench(config, one=[refusal, healthy, again]) as b:
+    async with bench(config, TWO, one=[refusal, healthy], two=completion()) as b:
         for _ in range(2):
-            assert (await b.send(chat(stream=True))).status == 200
+            writer = await b.send(chat(stream=True))
+            assert (writer.status, writer.header(b"x-proxy-instance")) == (200, b"one")
         asked = [b"stream_options" in request.body for request in b.upstream.requests]  # type: ignore[operator]
         assert asked == [True, False, False]
+        assert b.system.standing("one").error_count == 0
+        # Another version may know it.
+        await b.system.administration.update_config("one", {"api_version": "2025-04-01-preview"})
+        await b.send(chat(stream=True))
+        assert b"stream_options" in b.upstream.requests[-1].body  # type: ignore[operator]
+
+
+async def test_what_the_client_asked_for_itself_is_its_own_affair() -> None:
+    refusal = error_answer(400, message="Unrecognized request argument: stream_options")
+    async with bench(ONE, TWO, one=refusal, two=completion()) as b:
+        request = chat(stream=True, stream_options={"include_usage": True})
+        assert (await b.send(request)).status == 400
+        assert len(b.upstream.requests) == 1
 
 
 AZURE_STREAM_ERROR = (
@@ -335,7 +482,7 @@ async def test_a_plain_answer_is_bounded_as_a_whole(autojump_clock: trio.testing
         started = trio.current_time()
         writer = await b.send(chat())
         assert (writer.status, trio.current_time() - started) == (504, 60.0)
-        assert slow.closed
+        assert b.upstream.answers[0].closed
 
 
 async def test_a_client_that_leaves_costs_nobody_anything() -> None:

@@ -103,9 +103,9 @@ BACKEND = {
         (404, NO_DEPLOYMENT, "model_error", True, True),
         (404, {**NO_DEPLOYMENT, "type": "invalid_request_error"}, "model_error", True, True),
         (404, {"code": "model_not_found"}, "model_error", True, True),
-        (404, {"code": "404", "message": "Resource not found"}, "client_error", False, False),
-        (404, b'{"statusCode": 404, "message": "Resource not found"}', "client_error", False,
-         False),
+        (404, {"code": "404", "message": "Resource not found"}, "unsupported", True, True),
+        (404, b'{"statusCode": 404, "message": "Resource not found"}', "unsupported", True, True),
+        (404, {"code": "not_found", "message": "No such file"}, "client_error", False, False),
         (408, {"code": "Timeout", "message": "The operation was timeout."}, "instance_error", True,
          True),
         (409, {"code": "conflict"}, "instance_error", True, True),
@@ -138,20 +138,24 @@ def test_each_known_answer_has_one_meaning(
 def test_a_rate_limit_brings_its_hint_from_wherever_it_was_told() -> None:
     assert judged(429, RATE_LIMIT).outcome.bench_s == 20.0
     assert judged(429, PTU_FULL, [(b"retry-after-ms", b"500")]).outcome.bench_s == 0.5
-    assert judged(429, NO_CAPACITY).outcome.bench_s is None
+    assert judged(429, RATE_LIMIT | {"message": ""}).outcome.bench_s is None
+    assert judged(429, NO_CAPACITY).outcome.bench_s == 2.0
+    assert judged(429, PTU_FULL).outcome.bench_s == 1.0
     assert judged(503, None, [(b"retry-after", b"5")]).outcome.bench_s == 5.0
     assert judged(400, None, [(b"retry-after", b"5")]).outcome.bench_s is None
     told_in_event = {**NO_CAPACITY, "headers": {"Retry-After-Ms": "1500", "x": None}}
     assert judged(429, told_in_event).outcome.bench_s == 1.5
     assert judged(429, {**NO_CAPACITY, "headers": {"retry-after": 3}}).outcome.bench_s == 3.0
-    assert judged(429, {**NO_CAPACITY, "headers": ["odd"]}).outcome.bench_s is None
+    assert judged(429, {**NO_CAPACITY, "headers": ["odd"]}).outcome.bench_s == 2.0
 
 
 def test_a_rate_limit_says_which_limit_it_was_if_that_was_said() -> None:
     assert judged(429, RATE_LIMIT).outcome.limit == "tokens"
     calls = {**RATE_LIMIT, "message": RATE_LIMIT["message"].replace("token rate", "call rate")}
     assert judged(429, calls).outcome.limit == "requests"
-    assert judged(429, NO_CAPACITY).outcome.limit is None
+    nothing_left = [(b"x-ratelimit-remaining-tokens", b"0")]
+    assert judged(429, NO_CAPACITY, nothing_left).outcome.limit is None
+    assert judged(429, PTU_FULL, nothing_left).outcome.limit is None
     assert judged(429, b"", [(b"x-ratelimit-remaining-tokens", b"0")]).outcome.limit == "tokens"
     assert judged(503, RATE_LIMIT).outcome.limit is None
 

@@ -85,6 +85,38 @@ async def test_an_empty_answer_is_an_answer() -> None:
     assert (writer.status, writer.body) == (204, b"")
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "passes"),
+    [
+        (b'{"id": ', "application/json", False),
+        (b'{"usage":{"prompt_tokens":9,"completion_tokens":4},"id":', "application/json", False),
+        (b'{"a"}', "application/json", False),
+        (b"<html>Gateway</html>", "application/json; charset=utf-8", False),
+        (b"", "application/json", False),
+        (b" \r\n", "Application/JSON", False),
+        (b"<html>Please sign in</html>", "text/html; charset=utf-8", False),
+        (b"[]", "application/json", True),
+        (b' {"data": []}\n', "application/json", True),
+        (b' {"usage":{"prompt_tokens":9,"completion_tokens":4}}\n', "application/json", True),
+        (b"null", "application/json", True),
+        (b'{"id": ', "text/plain", True),
+        (b"", "audio/mpeg", True),
+    ],
+)
+async def test_an_answer_that_is_no_json_is_no_answer(
+    body: bytes, content_type: str, *, passes: bool
+) -> None:
+    answer = FakeAnswer(headers=[(b"content-type", content_type.encode())], pieces=[body])
+    relay, writer = relaying(answer)
+    if passes:
+        await relay.whole()
+        assert writer.body == body
+    else:
+        with pytest.raises(UpstreamFailure, match="no JSON"):
+            await relay.whole()
+        assert not writer.started
+
+
 async def test_a_break_before_the_first_byte_is_the_exchanges_to_absorb() -> None:
     relay, writer = relaying(whole_answer(b"x" * (HELD_BYTES - 1), failure=RESET))
     with pytest.raises(UpstreamFailure):
@@ -294,6 +326,71 @@ async def test_the_start_up_is_held_for_a_bounded_time(
     await relay.stream(drop_usage=False)
     assert MAX_HELD_S <= first[0] - started <= MAX_HELD_S + 5
     assert writer.body.count(b"alive") == 10
+
+
+DELTA = {"type": "response.output_text.delta", "delta": "hi", "sequence_number": 4}
+FAILED = {"type": "response.failed", "response": {"error": {"code": "server_error"}}}
+
+
+@pytest.mark.parametrize(
+    ("after", "failure", "code"),
+    [
+        ((), RESET, "upstream_interrupted"),
+        ((), None, "upstream_interrupted"),
+        ((), UpstreamFailure("body", "timeout", "silent"), "upstream_interrupted"),
+        ((b"data: {]\n\n",), None, "upstream_malformed_event"),
+        ((b"event: response.completed\ndata: {\n\n",), None, "upstream_malformed_event"),
+        ((b"data: " + b"x" * 600, b"x" * 600), None, "upstream_event_too_long"),
+        ((FAILED,), None, "server_error"),
+        (({"type": "error", "code": "server_error", "sequence_number": 5},), None, "server_error"),
+    ],
+)
+async def test_a_response_that_breaks_after_output_ends_in_one_error_too(
+    after: tuple[Any, ...],
+    failure: UpstreamFailure | None,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.exchange.sse.MAX_EVENT_BYTES", 1000)
+    created = {"type": "response.created", "sequence_number": 0}
+    answer = event_stream(created, DELTA, *after, failure=failure)
+    writer, _ = await cut_short(answer, ending="response")
+    *events, last = writer.body.removesuffix(b"\n\n").split(b"\n\n")
+    assert [json.loads(event.split(b"data: ")[1])["type"] for event in events] == [
+        "response.created", "response.output_text.delta",
+    ]  # fmt: skip
+    document = json.loads(last.split(b"data: ")[1])
+    error = document.get("response", document).get("error", document)
+    assert error["code"] == code
+    if code.startswith("upstream"):
+        assert (document["type"], document["sequence_number"]) == ("error", 2)
+    assert b"[DONE]" not in writer.body
+
+
+async def test_the_start_up_is_shown_in_time_although_nothing_follows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    written: list[tuple[float, bytes]] = []
+
+    async def on_write(data: bytes) -> None:
+        written.append((trio.current_time(), data))
+
+    answer = event_stream(ROLE, TEXT, STOP, DONE)
+    role, text, *rest = answer.pieces  # type: ignore[misc]
+    answer.pieces = [(2.0, role), (100.0, text), *rest]
+    relay, writer = relaying(answer)
+    writer._on_write = on_write
+    await relay.stream(drop_usage=False)
+    assert written[:2] == [(2.0 + MAX_HELD_S, role), (102.0, text)]
+    assert writer.finished
+    # As long as there is nothing to show, another instance may still do better.
+    answer = event_stream(TEXT, STOP)
+    answer.pieces = [(100.0, b": alive\n\n"), *answer.pieces]
+    answer.deadline = trio.current_time() + 60
+    relay, writer = relaying(answer)
+    with pytest.raises(UpstreamFailure):
+        await relay.stream(drop_usage=False)
+    assert not writer.started
 
 
 @pytest.mark.parametrize("drop_usage", [True, False])

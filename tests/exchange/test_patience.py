@@ -19,6 +19,9 @@ from proxy.exchange.patience import Patience, patience
         ({b"x-stainless-read-timeout": b"600"}, Patience(10.0, 600.0, 100)),
         ({b"x-stainless-read-timeout": b"1.5"}, Patience(1.5, 1.5, 100)),
         ({b"x-stainless-read-timeout": b"Timeout(5)"}, Patience(10.0, None, 100)),
+        ({b"x-stainless-retry-count": b"0"}, Patience(10.0, None, 100)),
+        ({b"x-stainless-retry-count": b"10"}, Patience(10.0, None, 100, again=True)),
+        ({b"x-stainless-retry-count": b"often"}, Patience(10.0, None, 100)),
     ],
 )
 def test_headers_say_how_long_a_client_waits(

@@ -33,6 +33,20 @@ async def test_ready_when_some_instance_can_serve() -> None:
     assert "no instance" in shown["message"]
 
 
+async def test_not_ready_any_more_once_the_service_stops() -> None:
+    leaving = False
+    app = front(config(), leaving=lambda: leaving)
+    assert (await app.test_client().get("/readyz")).status_code == 200
+    leaving = True
+    response = await app.test_client().get("/readyz")
+    assert response.status_code == 503
+    assert await response.get_json() == {
+        "status": "draining",
+        "message": "the service is shutting down",
+    }
+    assert (await app.test_client().get("/healthz")).status_code == 200, "it need not be restarted"
+
+
 @pytest.mark.parametrize("ready", [True, False])
 async def test_the_page_says_where_to_go_and_no_more(ready: bool) -> None:
     response = await get("/", ready=ready)

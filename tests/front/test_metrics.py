@@ -87,6 +87,7 @@ def sources(system: RunningSystem, **others: Any) -> Sources:
         "connections": lambda: None,
         "running": lambda: 0,
         "unrecorded": lambda: 0,
+        "unwritten": lambda: 0,
         **others,
     }
     return Sources(**given)
@@ -154,6 +155,7 @@ async def test_connections_requests_and_losses() -> None:
                     connections=lambda: ConnectionStatistics(open=7, idle=3, refused=1),
                     running=lambda: 4,
                     unrecorded=lambda: 6,
+                    unwritten=lambda: 8,
                 )
             )
         )
@@ -166,6 +168,7 @@ async def test_connections_requests_and_losses() -> None:
     assert found[at("client_connections_refused_total")] == 1
     assert found[at("requests_in_progress")] == 4
     assert found[at("unrecorded_requests_total")] == 6
+    assert found[at("log_lines_dropped_total")] == 8
     assert found[at("waiting_requests")] == 0
 
 

@@ -176,6 +176,20 @@ def test_a_success_between_failures_keeps_it_closed() -> None:
     assert breaker.next_admission(START) == START
 
 
+def test_it_is_sound_while_closed_and_until_a_failure_that_no_success_has_followed() -> None:
+    breaker = fresh()
+    assert breaker.sound
+    outcome(breaker, False, START)
+    assert not breaker.sound
+    outcome(breaker, True, START)
+    assert breaker.sound
+    breaker = tripped()
+    assert not breaker.sound
+    outcome(breaker, True, due(breaker))
+    assert breaker.state == "half_open"
+    assert not breaker.sound
+
+
 def test_half_of_the_recent_outcomes_failing_opens_it() -> None:
     breaker = fresh()
     for n in range(MIN_OUTCOMES - 1):

@@ -48,12 +48,41 @@ def test_nothing_is_limited_until_the_upstream_tells() -> None:
     assert quota.pace.free(0)
 
 
-def test_others_use_is_charged_at_once_and_leaves_with_the_minute() -> None:
+def test_others_use_counts_at_once_and_until_a_minute_has_shown_less() -> None:
     quota = Quota()
     quota.reserve(lease(1), 100, 0)
     quota.settle(lease(1), 100, "estimate", says(1000, 600), 1)
     assert quota.free(1) == 600
-    assert quota.free(62) == 1000
+    assert quota.free(62) == 700, "whoever takes 300 each minute is about to do it again"
+    assert quota.free(81) == 1000
+
+
+def test_a_share_that_others_take_in_every_minute_is_never_taken_for_free() -> None:
+    quota, now, number = Quota(), 0.0, 0
+    sent: list[tuple[float, int]] = []
+    while now < 600:
+        free = quota.free(now)
+        tokens = 20
+        while free is None or free >= tokens:
+            number += 1
+            quota.reserve(lease(number), tokens, now)
+            sent.append((now, tokens))
+            ours = sum(amount for at, amount in sent if at > now - 60)
+            quota.settle(lease(number), tokens, "estimate", says(1000, 700 - ours), now)
+            assert ours <= 700
+            free = quota.free(now)
+        now += 0.5
+    assert sum(amount for at, amount in sent if at > 540) >= 640, "and what they leave is used"
+
+
+def test_others_need_not_leave_room_for_a_time_to_be_told() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 100, 0)
+    quota.settle(lease(1), 100, "estimate", says(1000, 0), 1)
+    for ahead in (0, 500):
+        at = quota.earliest(400, 1, ahead)
+        assert at is not None
+        assert 60 <= at <= 180
 
 
 def test_one_difference_told_by_many_answers_is_charged_once() -> None:
@@ -90,6 +119,42 @@ def test_an_upstream_that_gives_back_is_found_out_after_a_whole_period() -> None
     free = quota.free(now)
     assert free is not None
     assert free > 800
+
+
+def test_a_limiter_that_counts_what_was_used_is_filled_to_the_brim() -> None:
+    """It gives back less than the margin of a mere ratio, and forgets at the end of a call."""
+    quota, now, number = Quota(), 0.0, 0
+    counts: list[tuple[float, int]] = []
+    under_way: list[tuple[float, int]] = []
+    highest: list[int] = []
+    while now < 600:
+        while under_way and under_way[0][0] + 1 <= now:
+            _, ended = under_way.pop(0)
+            theirs = sum(amount for at, amount in counts if at > now - 60)
+            counts.append((now, 37))
+            assert theirs + 37 <= 2000
+            quota.settle(lease(ended), 37, "estimate", None, now)
+            highest.append(theirs + 37)
+        free = quota.free(now)
+        if free is None or free >= 40:
+            number += 1
+            quota.reserve(lease(number), 40, now)
+            under_way.append((now, number))
+            theirs = sum(amount for at, amount in counts if at > now - 60)
+            quota.observe(lease(number), says(2000, 2000 - theirs), now)
+        now += 0.25
+    assert quota.used_ratio.of_used() is not None
+    assert max(highest[-200:]) >= 0.97 * 2000
+
+
+def test_a_limiter_that_keeps_what_was_reserved_is_not_taken_for_one_that_gives_back() -> None:
+    quota = Quota()
+    for number in range(300):
+        quota.reserve(lease(number), 10, number * 1.0)
+        evidence = says(700, 700 - 10 * min(number + 1, 60))
+        quota.settle(lease(number), 7, "estimate", evidence, number + 0.5)
+    assert quota.used_ratio.of_used() is None
+    assert quota.counted(300.0) >= 590
 
 
 def test_a_reset_each_minute_is_not_taken_for_giving_back() -> None:
@@ -145,27 +210,53 @@ def test_requests_are_paced_within_the_minute(
     assert len(sent) == in_ten_seconds
 
 
-def test_others_requests_count_like_ours() -> None:
+def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too() -> None:
     pace = Pace()
-    pace.limit.observe(100, 0)
-    pace.count(0)
+    pace.limit.observe(180, 0)
+    pace.observe_remaining(126, 0)
+    sent = 0
+    while pace.free(0):
+        pace.count(0)
+        sent += 1
+    assert sent == 2, "seven tenths of three, in whole requests"
+    assert pace.free(1.1)
+
+
+def test_others_who_send_all_that_there_is_leave_a_request_to_find_out_with() -> None:
+    pace = Pace()
+    pace.limit.observe(60, 0)
     pace.observe_remaining(0, 0)
-    assert not pace.free(1)
+    assert pace.free(0)
+    pace.count(0)
     assert pace.earliest(1) >= 60
+
+
+def test_a_refusal_for_requests_slows_the_pace_for_a_while() -> None:
+    pace = Pace()
+    pace.limit.observe(600, 0)
+    for _ in range(9):
+        pace.count(0)
+    assert pace.free(0)
+    pace.refused(0)
+    assert not pace.free(0)
+    assert pace.free(WEAR_S)
 
 
 def test_a_quota_restores_what_it_exported_aged() -> None:
     quota = Quota()
     quota.reserve(lease(1), 400, 0)
-    quota.settle(lease(1), 400, "estimate", Evidence(1000, 600, 60, 59), 0)
+    quota.settle(lease(1), 400, "estimate", Evidence(1000, 500, 60, 59), 0)
     restored = Quota()
     restored.restore(quota.export(10), 20, 500)
-    assert restored.free(500) == 600
-    assert restored.free(500 + 31) == 1000
+    assert restored.free(500) == 500
+    assert restored.free(500 + 31) == 900, "what others take they go on to take"
+    assert restored.free(500 + 81) == 1000
     assert restored.pace.limit.value(500) == 60
 
 
-@pytest.mark.parametrize("saved", [{}, {"limit_tokens": "x", "charge": 3, "requests": [[1]]}])
+@pytest.mark.parametrize(
+    "saved", [{}, {"limit_tokens": "x", "charge": 3, "requests": [[1]], "others_tokens": "9"}]
+)
 def test_a_damaged_export_is_ignored(saved: dict[str, object]) -> None:
     quota = Quota()
     quota.restore(saved, 0, 0)

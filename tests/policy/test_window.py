@@ -326,3 +326,41 @@ class WindowAgainstList(RuleBasedStateMachine):
 
 
 TestWindowAgainstList = WindowAgainstList.TestCase
+
+
+@given(
+    amounts=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 40)), max_size=20),
+    queue=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+)
+def test_what_fits_after_a_queue_is_what_a_queue_finds(
+    amounts: list[tuple[int, int]], queue: list[int]
+) -> None:
+    """The oracle: everybody enters as soon as he fits, one after the other."""
+    limit, window = 100, SlidingSum(10.0, 100)
+    for tenth, amount in sorted(amounts):
+        at = tenth / 10 + 0.05
+        if window.total(at) + amount <= limit:
+            window.add(amount, at)
+    now = 10.0
+    *ahead, last = queue
+    told = window.fits(last, limit, now, sum(ahead))
+    assert told is not None
+    for amount in queue:
+        at = window.falls_to(limit - amount, now)
+        assert at is not None
+        now = at
+        window.add(amount, now)
+    if sum(queue) <= limit:
+        assert told == pytest.approx(now, abs=ROUNDING_S)
+    else:  # Who is ahead can't be split: the gap before one that is large is lost to all behind.
+        assert told <= now + 0.1 * (1 + sum(queue) // limit)
+
+
+def test_what_exceeds_the_limit_never_fits_and_what_exceeds_it_with_others_takes_rounds() -> None:
+    window = SlidingSum(60.0, 600)
+    window.add(100, 0.05)
+    assert window.fits(101, 100, 1.0) is None
+    assert window.fits(101, 100, 1.0, 50) is None
+    assert window.fits(50, 100, 1.0, 50) == pytest.approx(60.1, abs=0.2)
+    assert window.fits(50, 100, 1.0, 51) == pytest.approx(120.2, abs=0.3)
+    assert window.fits(100, 100, 1.0, 300) == pytest.approx(240.4, abs=0.5)

@@ -8,22 +8,27 @@ import os
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backups import cli, online, pair, records, watch
+import trustme
+from backups import arguments, cli, online, pair, records, watch
 from backups.difference import difference
 from backups.service import Service, ServiceFailed, instance_path
 from service_process import ADMIN_KEY, ROOT, clean_environment, running_service
 
 from actors.clock import wall_now
+from actors.models import InstanceConfig
 from actors.store import ConfigStore, open_stores
 
 KEY, OTHER_KEY = "a-key-of-east-0123456789abcdef", "a-key-of-west-0123456789abcdef"
@@ -542,6 +547,18 @@ def test_trouble_is_reported_once_and_what_changed_meanwhile_when_it_is_over(sit
     assert kinds(watcher.look(NOW)) == ["rewritten"]
 
 
+def test_a_default_that_the_service_writes_out_is_no_change(site: Path) -> None:
+    east = {"api_key": KEY, "api_base": "https://east.openai.azure.com/"}
+    put(site, "config", {"east": east})
+    watcher = watch.Watcher(str(file_of(site, "config")), "config", 0, lambda: False)
+    watcher.look(NOW)
+    put(site, "config", {"east": InstanceConfig(name="east", **east).model_dump(mode="json")})
+    assert kinds(watcher.look(NOW)) == ["rewritten"]
+    put(site, "config", {"east": {**east, "weight": 50}})
+    (changed,) = watcher.look(NOW)
+    assert changed.facts["changed"] == {"east": ["weight"]}
+
+
 def test_an_editor_that_replaces_the_file_causes_no_alarm(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,6 +591,36 @@ def test_a_file_is_stale_only_while_the_service_is_up(site: Path) -> None:
     assert kinds(watcher.look(NOW + 310)) == ["stale"]
     file_of(site, "state").unlink()
     assert kinds(watcher.look(NOW + 400)) == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({}, "http://127.0.0.1:3010"),
+        ({"HOST": "0.0.0.0", "PORT": "8000"}, "http://127.0.0.1:8000"),
+        ({"HOST": "::", "TLS_CERT_FILE": "a.pem"}, "https://[::1]:3010"),
+    ],
+)
+def test_where_the_service_is_follows_from_its_settings(
+    variables: dict[str, str], url: str
+) -> None:
+    assert arguments.parse(["monitor", "--file", "a"], variables).url == url
+
+
+def test_a_service_whose_certificate_is_for_another_name_is_up() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("proxy.example").configure_cert(context)
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=True
+    )
+    serving = threading.Thread(target=server.handle_request, daemon=True)
+    serving.start()
+    service = Service(f"https://127.0.0.1:{server.server_port}")
+    assert service.is_up()
+    serving.join()
+    server.server_close()
+    assert not service.is_up()
 
 
 def test_keys_that_refer_to_the_services_environment_are_no_problem() -> None:
@@ -657,7 +704,8 @@ def test_help_tells_the_exit_statuses(site: Path) -> None:
 def test_with_nothing_but_the_standard_library(tmp_path: Path, site: Path) -> None:
     """All but replacing the files, which has to know whether the service runs."""
     (site / "scripts").unlink()
-    shutil.copytree(ROOT / "scripts", site / "scripts")
+    for folder in ("scripts", "actors", "proxy"):
+        shutil.copytree(ROOT / folder, site / folder)
     command, look = (
         "python scripts/backup_monitor.py ",
         "monitor --once --file instance_configs.json",

@@ -82,7 +82,7 @@ async def listening(
 ) -> AsyncIterator[Listening]:
     """A running server, drained at once when the block is left."""
     app = app or small_app()
-    server = Server(exchange or ScriptedExchange(), app, limits=Limits(**limits), tls=tls)
+    server = Server(exchange or ScriptedExchange(), lambda: app, limits=Limits(**limits), tls=tls)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             listeners = await open_listeners("127.0.0.1", 0, backlog=10)

@@ -253,14 +253,26 @@ async def test_an_early_answer_is_seen_by_a_client_that_still_sends():
             assert (answer.status_code, answer.content) == (401, b"no")
 
 
-async def test_one_connection_too_many_is_refused():
-    async with listening(connections_per_address=1) as here:
+@pytest.mark.parametrize(
+    ("limit", "code", "setting"),
+    [
+        ("connections", b'"too_many_connections"', b"(MAX_CONNECTIONS)"),
+        (
+            "connections_per_address",
+            b'"too_many_connections_from_client"',
+            b"(MAX_CONNECTIONS_PER_CLIENT)",
+        ),
+    ],
+)
+async def test_one_connection_too_many_is_refused(limit: str, code: bytes, setting: bytes):
+    async with listening(**{limit: 1}) as here:
         first = await here.connect()
         await until(lambda: here.server.statistics().open == 1)
         second = await here.connect()
         [answer] = read_answers(await receive_all(second))
         assert answer.status == 503
-        assert b"too_many_connections" in answer.body
+        assert code in answer.body
+        assert setting in answer.body
         assert here.server.statistics().refused == 1
         await first.aclose()
         await until(lambda: here.server.statistics().open == 0)
@@ -371,7 +383,7 @@ async def test_an_app_that_can_not_start_stops_the_start():
         raise RuntimeError("no database")
 
     listeners = await open_listeners("127.0.0.1", 0, backlog=1)
-    server = Server(ScriptedExchange(), app, limits=Limits())
+    server = Server(ScriptedExchange(), lambda: app, limits=Limits())
     reported = []
     with pytest.RaisesGroup(
         pytest.RaisesExc(LifespanFailureError, match="no database"), flatten_subgroups=True

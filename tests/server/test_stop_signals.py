@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from engine import get, post, read_answers, receive_all
+from listening import listening
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +37,8 @@ async def handle(reader, writer):
 async def main():
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(partial(
-            serve, ScriptedExchange(handle), small_app(), host="127.0.0.1", port=0,
-            limits=Limits(), drain_s=float(sys.argv[1]),
+            serve, ScriptedExchange(handle), small_app, host="127.0.0.1", port=0,
+            limits=Limits(), drain_s=float(sys.argv[1]), notice_s=float(sys.argv[2]),
             on_drain=lambda: print("draining", flush=True),
             on_hangup=lambda: print("hangup", flush=True),
         ))
@@ -65,11 +66,13 @@ class Running:
 
 
 @asynccontextmanager
-async def program(drain_s: float):
+async def program(drain_s: float, notice_s: float = 0.0):
     """The program above, serving; and a way to connect to it."""
     environ = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'server'}"}
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", PROGRAM, str(drain_s)], env=environ, stdout=subprocess.PIPE
+        [sys.executable, "-c", PROGRAM, str(drain_s), str(notice_s)],
+        env=environ,
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     clients = []
@@ -106,6 +109,47 @@ async def test_the_first_signal_drains(number: signal.Signals):
         assert (answer.status, answer.body) == (200, b"finished")
         assert await running.line() == "ended"
         assert await running.process.wait() == 0
+
+
+async def test_with_notice_everybody_is_served_and_told_to_go_elsewhere():
+    async with program(drain_s=20, notice_s=1000) as (running, connect):
+        earlier = await connect()
+        await earlier.send_all(post(b"", "/v1/x?0"))
+        assert await running.line() == "began"
+        assert b"connection: close" not in await earlier.receive_some()
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.line() == "draining"
+        later = await connect()
+        for client in (earlier, later):
+            await client.send_all(post(b"", "/v1/x?0"))
+            assert await running.line() == "began"
+        [answer] = read_answers(await receive_all(earlier))
+        assert (answer.status, answer.headers[b"connection"]) == (200, b"close")
+        assert (await later.receive_some()).startswith(b"HTTP/1.1 200")
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.line() == "ended"
+
+
+async def test_an_interrupt_gives_no_notice():
+    async with program(drain_s=20, notice_s=1000) as (running, _):
+        running.process.send_signal(signal.SIGINT)
+        assert await running.line() == "draining"
+        with trio.fail_after(5):
+            assert await running.line() == "ended"
+
+
+async def test_a_connection_opened_after_the_notice_is_told_too(monkeypatch):
+    monkeypatch.setattr("proxy.server.server.TICK_S", 0.01)
+    async with listening() as here:
+        here.server.wind_down()
+        client = await here.connect()
+        answer = b""
+        with trio.fail_after(5):
+            while b"connection: close" not in answer:
+                await client.send_all(get())
+                answer = await client.receive_some()
+                assert answer.startswith(b"HTTP/1.1 200")
+        assert await receive_all(client) == b""
 
 
 async def test_the_second_signal_is_immediate():

@@ -161,7 +161,7 @@ class World:
         class Actor(InstanceActor):
             def handle(self, message: Any, now: float) -> None:
                 name = self.standing.config.name
-                world.trace.append((now, name, *_named(message)))
+                world.trace.append((now, name, *named(message)))
                 crashing, draw = world.traffic.crashing, world._crash_rng.random()
                 world.crashes += draw < crashing
                 if isinstance(message, Settle):
@@ -195,7 +195,7 @@ class World:
         handle = system.router.handle
 
         def traced(message: Any, now: float) -> None:
-            self.trace.append((now, "router", *_named(message)))
+            self.trace.append((now, "router", *named(message)))
             handle(message, now)
 
         system.router.handle = traced  # type: ignore[method-assign]
@@ -247,7 +247,7 @@ class World:
         )
         with trio.CancelScope() as scope:
             if rng.random() < self.traffic.leaving:
-                others.start_soon(_leave, scope, rng)
+                others.start_soon(leave, scope, rng)
             await exchange.handle(request, client.writer)
             client.answered = True
         client.left = scope.cancelled_caught
@@ -270,7 +270,7 @@ class World:
         return "/v1/chat/completions", fields
 
 
-async def _leave(scope: trio.CancelScope, rng: random.Random) -> None:
+async def leave(scope: trio.CancelScope, rng: random.Random) -> None:
     """After a few seconds, or a few steps of the scheduler: that hits what takes no time."""
     if rng.random() < 0.5:
         await trio.sleep(rng.expovariate(1 / 3))
@@ -280,7 +280,7 @@ async def _leave(scope: trio.CancelScope, rng: random.Random) -> None:
     scope.cancel()
 
 
-def _named(message: object) -> tuple[str, int | str | None]:
+def named(message: object) -> tuple[str, int | str | None]:
     if isinstance(message, Declined):
         message, kind = message.ask, "Declined"
     else:

@@ -130,6 +130,10 @@ LOCKED = FileLocked("states.json")
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "cannot listen: Name or service not known; check HOST and PORT",
         ),
+        (
+            ModuleNotFoundError("No module named 'trio'", name="trio"),
+            f"trio is not installed for {sys.executable}; start with ./scripts/run",
+        ),
     ],
 )
 def test_a_failure_to_start_is_one_sentence_and_status_1(service, capsys, failure, sentence):
@@ -146,6 +150,7 @@ def test_a_failure_to_start_is_one_sentence_and_status_1(service, capsys, failur
     "defect",
     [
         RuntimeError("ours"),
+        ModuleNotFoundError("No module named 'proxy.gone'", name="proxy.gone"),
         OSError(errno.EMFILE, "Too many"),
         ExceptionGroup("g", [LOCKED, KeyError()]),
     ],
@@ -230,6 +235,12 @@ def test_check_of_no_file_depends_on_whether_it_was_named(capsys):
 
 
 # -- the others --------------------------------------------------------------------------------
+
+
+def test_check_of_a_missing_folder_says_what_the_start_would_say(capsys):
+    os.environ["INSTANCE_CONFIG_FILE"] = "nowhere/configs.json"
+    assert main(["check"]) == 1
+    assert capsys.readouterr() == ("", f"{Path('nowhere').resolve()}: No such file or directory\n")
 
 
 def test_demo_is_run_with_its_options(monkeypatch):

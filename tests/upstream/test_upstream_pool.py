@@ -12,6 +12,7 @@ from faulty_upstream import CHAT, answer, chunk, head_of_stream
 from harness import instance_config
 from memory_link import ANSWER, MemoryDialer, MemoryLink
 
+from actors.changes import Difference
 from proxy.exchange.ports import UpstreamFailure
 from proxy.upstream.origin import Proxy
 from proxy.upstream.pool import PoolLimits, PoolStatistics
@@ -355,6 +356,18 @@ async def test_a_body_has_its_time_as_a_whole_unless_it_is_an_event_stream(
             assert trio.current_time() - start == pytest.approx(30, abs=0.02)
 
 
+async def test_a_wait_that_was_given_up_does_not_break_a_silence(autojump_clock: MockClock) -> None:
+    dialer = MemoryDialer([head_of_stream()])
+    async with pools(dialer) as upstream:
+        response = await upstream.send(request(silence_s=10))
+        with trio.move_on_after(4):
+            await response.read_chunk()
+        with pytest.raises(UpstreamFailure, match="timeout"):
+            await response.read_chunk()
+        assert trio.current_time() == pytest.approx(10, abs=0.1)
+        await response.aclose()
+
+
 async def test_framing_alone_does_not_break_a_silence(autojump_clock: MockClock) -> None:
     dialer = MemoryDialer([head_of_stream(), b"5;x="])
     async with pools(dialer) as upstream, trio.open_nursery() as nursery:
@@ -586,6 +599,21 @@ async def test_a_forgotten_instance_finishes_what_it_has_begun() -> None:
         dialer.links[0].deliver(chunk(b"end"), b"0\r\n\r\n")
         assert await read(streaming) == b"end"
         assert dialer.open_links == 0
+
+
+async def test_of_a_change_only_what_moves_connections_closes_them() -> None:
+    dialer = MemoryDialer([ANSWER])
+    async with pools(dialer) as upstream:
+        for change, closed in [
+            (Difference(added=("two",), changed={"one": ("priority", "api_key")}), False),
+            (Difference(removed=("two",)), False),
+            (Difference(changed={"one": ("priority", "api_base")}), True),
+            (Difference(changed={"one": ("proxy_url",)}), True),
+            (Difference(removed=("one",)), True),
+        ]:
+            await exchange(upstream)
+            upstream.follow(change)
+            assert dialer.links[-1].closed == closed
 
 
 async def test_the_proxy_comes_from_the_configuration_or_else_the_environment() -> None:

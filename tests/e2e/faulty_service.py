@@ -1,0 +1,117 @@
+"""The whole service on the real clock, in front of upstreams that do what their scripts say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+from faulty_upstream import FaultyUpstream, Script, faulty_upstream, refused_url
+
+from proxy.server.run import serve
+from proxy.service import Service, assembled, listener_limits
+from proxy.settings import load_settings
+
+ADMIN_KEY = "admin-key-for-tests"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance, and what its upstream does; `scripts` is empty if nobody listens."""
+
+    name: str
+    scripts: tuple[Script, ...]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Faulty:
+    """`url`: of the service. `upstreams`: by the name of the instance."""
+
+    url: str
+    http: httpx.AsyncClient
+    service: Service
+    upstreams: dict[str, FaultyUpstream]
+
+    async def connect(self) -> trio.SocketStream:
+        """A client's connection."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return await trio.open_tcp_stream(host, int(port))
+
+    async def state(self, name: str) -> Any:
+        """As the admin API shows it."""
+        answer = await self.http.get(
+            f"/admin/instances/{name}/state", headers={"X-Admin-API-Key": ADMIN_KEY}
+        )
+        return answer.json()
+
+    def reserved(self) -> int:
+        """Leases that are open now, on all instances."""
+        return sum(each.leases for each in self.service.system.statistics().instances)
+
+
+@asynccontextmanager
+async def faulty_service(
+    folder: Path,
+    *instances: Instance,
+    settings: dict[str, str] | None = None,
+) -> AsyncIterator[Faulty]:
+    """Instances come in the order of their priority."""
+    environ = {
+        "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
+        "INSTANCE_STATE_FILE": str(folder / "states.json"),
+        "ADMIN_API_KEY": ADMIN_KEY,
+        **(settings or {}),
+    }
+    async with AsyncExitStack() as stack:
+        upstreams: dict[str, FaultyUpstream] = {}
+        configs = {}
+        for number, instance in enumerate(instances):
+            if instance.scripts:
+                upstream = await stack.enter_async_context(faulty_upstream(*instance.scripts))
+                upstreams[instance.name] = upstream
+                address = upstream.url
+            else:
+                address = stack.enter_context(refused_url())
+            configs[instance.name] = {
+                "api_key": f"key-of-{instance.name}-0123456789",
+                "api_base": address,
+                "api_version": "2024-10-21",
+                "priority": number,
+                "max_tpm": 10_000_000,
+                "supported_models": ["gpt-4o"],
+                **instance.fields,
+            }
+        (folder / "configs.json").write_text(json.dumps(configs))
+        loaded = load_settings(environ)
+        service = await stack.enter_async_context(assembled(loaded))
+        serving = await stack.enter_async_context(trio.open_nursery())
+        urls = await serving.start(
+            partial(
+                serve,
+                service.exchange,
+                service.load_app,
+                host="127.0.0.1",
+                port=0,
+                limits=listener_limits(loaded),
+                on_start=service.listening.start,
+            )
+        )
+        async with httpx.AsyncClient(base_url=urls[0], timeout=30) as http:
+            yield Faulty(urls[0], http, service, upstreams)
+        serving.cancel_scope.cancel()
+
+
+def chat_request(*headers: str, **fields: Any) -> bytes:
+    """A chat request as it goes over the wire. `headers`: lines beyond those that it needs."""
+    body = json.dumps(
+        {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], **fields}
+    ).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: proxy", *headers]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body

@@ -1,0 +1,363 @@
+"""Clients that mean harm, through the real listener: each is refused in so many words, nothing of
+theirs reaches an upstream or the admin API, and the next client is served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import trio
+from faulty_service import ADMIN_KEY, Faulty, Instance, chat_request, faulty_service
+from faulty_upstream import serving, then_hang
+
+LIMIT_S = 15
+AZURE = Instance("azure", (serving(),), {"model_deployments": {"gpt-4o": "my deployment"}})
+ANY_MODEL = Instance(
+    "any", (serving(),), {"provider_type": "generic", "supported_models": [], "priority": 9}
+)
+BODY = json.dumps({"model": "gpt-4o", "messages": []}).encode()
+HIDDEN = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-hidden: 1\r\n\r\n"
+
+
+@asynccontextmanager
+async def service(
+    folder: Path, *instances: Instance, expected: int = 1, **settings: Any
+) -> AsyncIterator[Faulty]:
+    """At the end it serves, and its upstreams have got `expected` requests and hold nothing
+    against anybody."""
+    environ = {name.upper(): str(value) for name, value in settings.items()}
+    with trio.fail_after(LIMIT_S):
+        async with faulty_service(folder, *(instances or (AZURE,)), settings=environ) as running:
+            yield running
+            served = await running.http.post("/v1/chat/completions", content=BODY)
+            assert served.status_code == 200, served.text
+            requests = [one for each in running.upstreams.values() for one in each.requests]
+            assert len(requests) == expected
+            for name in running.upstreams:
+                assert (await running.state(name))["error_count"] == 0
+            assert running.reserved() == 0
+
+
+async def told(running: Faulty, *sent: bytes) -> bytes:
+    """What the service says until it hangs up; the client does not end its side."""
+    received = b""
+    async with await running.connect() as client:
+        for piece in sent:
+            await client.send_all(piece)
+        while data := await client.receive_some():
+            received += data
+    return received
+
+
+def refusal(received: bytes) -> tuple[int, Any]:
+    """Status and error of the one answer."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def post(*headers: bytes, body: bytes = BODY, path: bytes = b"/v1/chat/completions") -> bytes:
+    lines = [b"POST " + path + b" HTTP/1.1", b"host: x", *headers]
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+LENGTH = b"content-length: %d" % len(BODY)
+
+
+# -- slow and large ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"P",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: ",
+        post(LENGTH, body=BODY[:-1]),
+        post(b"transfer-encoding: chunked", body=b"5\r\n{"),
+        b"GET /admin/instances HTTP/1.1\r\nhost: x\r\n",
+    ],
+)
+async def test_a_request_that_does_not_end(beginning: bytes, tmp_path: Path) -> None:
+    async with service(tmp_path, request_timeout_seconds=0.3) as running:
+        status, error = refusal(await told(running, beginning))
+        assert (status, error["code"]) == (408, "request_timeout")
+        assert "REQUEST_TIMEOUT_SECONDS" in error["message"]
+
+
+async def test_a_connection_without_a_request(tmp_path: Path) -> None:
+    async with service(tmp_path, keep_alive_seconds=0.1) as running:
+        assert await told(running) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "names"),
+    [
+        (post(LENGTH, b"x-large: " + b"x" * 2000), 431, "headers_too_large", "MAX_HEADER_BYTES"),
+        (post(b"x-large: " + b"x" * 70_000, body=b""), 431, "headers_too_large", "65536"),
+        (post(LENGTH, *[b"a: b"] * 201), 431, "too_many_headers", "200"),
+        (post(LENGTH, path=b"/v1/" + b"x" * 20_000), 414, "target_too_long", "16384"),
+        (post(b"content-length: 4097"), 413, "request_too_large", "MAX_REQUEST_BYTES"),
+        (post(b"content-length: 999999999999"), 413, "request_too_large", "MAX_REQUEST_BYTES"),
+        (post(b"transfer-encoding: chunked", body=b"1001\r\n" + b"x" * 4097), 413,
+         "request_too_large", "MAX_REQUEST_BYTES"),
+    ],
+)  # fmt: skip
+async def test_a_request_that_is_too_large(
+    request_: bytes, status: int, code: str, names: str, tmp_path: Path
+) -> None:
+    head_bytes = 1024 if names == "MAX_HEADER_BYTES" else 65_536
+    limits = {"max_request_bytes": 4096, "max_header_bytes": head_bytes}
+    async with service(tmp_path, **limits) as running:
+        seen, error = refusal(await told(running, request_))
+        assert (seen, error["code"]) == (status, code)
+        assert names in error["message"]
+
+
+async def test_too_many_requests_at_once(tmp_path: Path) -> None:
+    slow = Instance("one", (then_hang(), serving()))
+    async with service(tmp_path, slow, expected=2, max_concurrent_requests=1) as running:
+        async with await running.connect() as first:
+            await first.send_all(chat_request())
+            await running.upstreams["one"].wait_open(1)
+            refused = await running.http.post("/v1/chat/completions", content=BODY)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (503, "too_many_requests_in_progress")
+            assert "MAX_CONCURRENT_REQUESTS" in error["message"]
+        await running.upstreams["one"].wait_open(0)
+
+
+async def test_too_many_connections_of_one_client(tmp_path: Path) -> None:
+    async with service(tmp_path, max_connections_per_client=2) as running:
+        async with await running.connect() as first, await running.connect() as second:
+            for client in (first, second):
+                await client.send_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert b" 200 " in await client.receive_some()
+            status, error = refusal(await told(running))
+            assert (status, error["code"]) == (503, "too_many_connections_from_client")
+            assert "MAX_CONNECTIONS_PER_CLIENT" in error["message"]
+        statistics = running.service.listening.statistics
+        while (open_now := statistics()) is None or open_now.open:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+# -- two readings of one request ---------------------------------------------------------------
+
+CHUNKED = b"transfer-encoding: chunked"
+SMUGGLED = {
+    "length and chunked": post(b"content-length: 4", CHUNKED, body=b"0\r\n\r\n" + HIDDEN),
+    "chunked and length": post(CHUNKED, b"content-length: 4", body=b"0\r\n\r\n" + HIDDEN),
+    "two lengths": post(LENGTH, b"content-length: 0", body=BODY + HIDDEN),
+    "one length twice": post(LENGTH, LENGTH, body=BODY + HIDDEN),
+    "two lengths in one": post(b"content-length: 4, 4", body=BODY + HIDDEN),
+    "a length with a sign": post(b"content-length: +4", body=BODY + HIDDEN),
+    "a length in hexadecimal": post(b"content-length: 0x4", body=BODY + HIDDEN),
+    "a space before the colon": post(b"content-length : 4", body=BODY + HIDDEN),
+    "a folded line": post(b"x: y\r\n content-length: 4", LENGTH, body=BODY + HIDDEN),
+    "two codings": post(b"transfer-encoding: gzip, chunked", body=b"0\r\n\r\n" + HIDDEN),
+    "chunked twice": post(CHUNKED, CHUNKED, body=b"0\r\n\r\n" + HIDDEN),
+    "an unknown coding": post(b"transfer-encoding: xchunked", body=b"0\r\n\r\n" + HIDDEN),
+    "a coding behind a tab": post(b"transfer-encoding:\x0bchunked", body=b"0\r\n\r\n" + HIDDEN),
+    "chunks in HTTP/1.0": post(CHUNKED, body=b"0\r\n\r\n").replace(b"1.1", b"1.0", 1),
+    "bare LF": post(LENGTH).replace(b"\r\n", b"\n") + HIDDEN,
+    "bare CR": post(b"x: y\rcontent-length: 4", LENGTH) + HIDDEN,
+    "NUL in a header": post(b"x: a\x00b", LENGTH) + HIDDEN,
+    "bare LF in chunks": post(CHUNKED, body=b"3\n{}\n\n0\n\n" + HIDDEN),
+    "a chunk size that is none": post(CHUNKED, body=b"-1\r\n{}\r\n0\r\n\r\n" + HIDDEN),
+    "two hosts": post(b"host: y", LENGTH) + HIDDEN,
+    "no host": post(LENGTH).replace(b"host: x\r\n", b"") + HIDDEN,
+    "nothing before it": b"\r\n" + post(LENGTH),
+    "no request at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+async def test_what_could_be_read_in_two_ways_is_not_read(tmp_path: Path) -> None:
+    async with service(tmp_path) as running:
+        for name, sent in SMUGGLED.items():
+            status, error = refusal(await told(running, sent))
+            assert (status, error["type"]) == (400, "invalid_request_error"), name
+
+
+async def test_pipelined_requests_are_answered_in_their_order(tmp_path: Path) -> None:
+    async with service(tmp_path, expected=4) as running:
+        last = post(b"connection: close", b"x-request-id: id-3", LENGTH)
+        sent = post(b"x-request-id: id-1", LENGTH) + post(b"x-request-id: id-2", LENGTH) + last
+        received = await told(running, sent)
+        ids = [line for line in received.split(b"\r\n") if line.startswith(b"x-request-id")]
+        assert ids == [b"x-request-id: id-%d" % number for number in (1, 2, 3)]
+        assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
+# -- names and headers -------------------------------------------------------------------------
+
+NAMES = [
+    "..%2f..%2fadmin%2finstances", "%2e%2e", "..", ".", "a%2fb", "a%5cb", "a%3fb%23c", "x" * 256,
+    "gpt-4o%20", "GPT-4O", "%F0%9F%92%A9", "gpt%E2%80%AE4o", "gpt-4o%3bx", "gpt-4o%25",
+]  # fmt: skip
+
+
+async def test_a_model_name_in_the_path_is_a_name_and_nothing_else(tmp_path: Path) -> None:
+    async with service(tmp_path) as running:
+        for name in NAMES:
+            path = f"/openai/deployments/{name}/chat/completions".encode()
+            received = await told(running, post(b"connection: close", LENGTH, path=path))
+            status, error = refusal(received)
+            assert (status, error["type"]) == (404, "invalid_request_error"), name
+
+
+async def test_a_path_that_is_no_text_or_too_long_is_refused(tmp_path: Path) -> None:
+    async with service(tmp_path) as running:
+        for name in ("a%00b", "a%0d%0ax:%20y", "%ff", "%zz", "%", "x" * 257):
+            path = f"/openai/deployments/{name}/chat/completions".encode()
+            request = post(b"connection: close", LENGTH, path=path)
+            assert refusal(await told(running, request))[0] == 400, name
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["a\r\nx-evil: 1", "../../admin", "a\x00b", "\u202e", "\U0001f4a9", "\ud800", "x" * 256],
+)
+async def test_a_model_name_in_the_body_stays_in_the_body(model: str, tmp_path: Path) -> None:
+    async with service(tmp_path, ANY_MODEL, expected=2 if model != "\ud800" else 1) as running:
+        body = json.dumps({"model": model, "messages": []}).encode()
+        answer = await running.http.post("/v1/chat/completions", content=body)
+        if model == "\ud800":  # half a character: no text
+            assert answer.status_code == 400
+            return
+        [request] = running.upstreams["any"].requests
+        assert request.target == "/v1/chat/completions"
+        assert "x-evil" not in request.headers
+        assert json.loads(request.body)["model"] == model
+        assert "x-evil" not in answer.headers
+
+
+async def test_what_a_client_says_in_headers_and_query_breaks_out_of_nowhere(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path, expected=2) as running:
+        answer = await running.http.post(
+            "/v1/chat/completions?x=%0d%0ax-evil:%201&api-version=evil&y=%00",
+            content=BODY,
+            headers={
+                "x-odd": "%0d%0ax-evil: 1",
+                "x-request-id": "a%0d%0ab c",
+                "x-proxy-instance": "evil",
+                "api-key": "evil",
+                "host": "evil.example",
+                "connection": "x-odd, api-key",
+            },
+        )
+        assert answer.status_code == 200
+        [request] = running.upstreams["azure"].requests
+        target, _, query = request.target.partition("?")
+        assert target == "/openai/deployments/my%20deployment/chat/completions"
+        assert query == "api-version=2024-10-21&x=%0d%0ax-evil:%201&y=%00"
+        assert request.headers["api-key"] == "key-of-azure-0123456789"
+        assert request.headers["host"].startswith("127.0.0.1:")
+        assert not {"x-evil", "x-odd", "x-proxy-instance"} & request.headers.keys()
+        assert answer.headers["x-proxy-instance"] == "azure"
+        assert answer.headers["x-request-id"] != "a%0d%0ab c"
+
+
+ODD_HTTP2 = [
+    {"x-odd": "a\r\nx-evil: 1"},
+    {"x-odd": "a\nx-evil: 1"},
+    {"x-odd": "a\x00b"},
+    {"x-odd\r\nx-evil": "1"},
+    {":path": "/v1/chat/completions?a=\r\nx-evil: 1"},
+    {":path": "/v1/chat/completions?a=\xe9 b"},
+    {":path": "/v1/chat/completions HTTP/1.1\r\nx-evil: 1\r\n\r\n"},
+    {":path": "/v1/chat/completions%00"},
+]
+
+
+@pytest.mark.parametrize("fields", ODD_HTTP2, ids=repr)
+async def test_http2_can_say_more_than_fits_a_line_and_gets_no_further(
+    fields: dict[str, str], tmp_path: Path
+) -> None:
+    async with faulty_service(tmp_path, AZURE) as running:
+        for _ in range(6):  # as many as would open a breaker
+            with trio.move_on_after(2):
+                await say_in_http2(running, fields)
+        for request in running.upstreams["azure"].requests:
+            assert "x-evil" not in request.headers
+            assert " " not in request.target
+        state = await running.state("azure")
+        assert (state["error_count"], state["status"]) == (0, "healthy")
+        served = await running.http.post("/v1/chat/completions", content=BODY)
+        assert served.status_code == 200
+
+
+async def say_in_http2(running: Faulty, fields: dict[str, str]) -> None:
+    config = h2.config.H2Configuration(
+        client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = h2.connection.H2Connection(config)
+    connection.initiate_connection()
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":authority": "x",
+        ":path": "/v1/chat/completions",
+        "content-length": str(len(BODY)),
+        **fields,
+    }
+    connection.send_headers(1, list(headers.items()))
+    connection.send_data(1, BODY, end_stream=True)
+    async with await running.connect() as client:
+        await client.send_all(connection.data_to_send())
+        while data := await client.receive_some():
+            for event in connection.receive_data(data):
+                if isinstance(
+                    event,
+                    h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated,
+                ):
+                    return
+            await client.send_all(connection.data_to_send())
+
+
+# -- the admin API -----------------------------------------------------------------------------
+
+
+ADMIN = [
+    ("GET", "/admin/instances"),
+    ("POST", "/admin/instances"),
+    ("GET", "/admin/instances/azure/config"),
+    ("PUT", "/admin/instances/azure/state"),
+    ("DELETE", "/admin/instances/azure"),
+    ("GET", "/admin/instances/..%2f..%2f/config"),
+    ("GET", "/admin/%2e%2e/admin/instances"),
+    ("GET", "//admin/instances"),
+    ("GET", "/v1/../admin/instances"),
+    ("GET", "/ADMIN/instances"),
+    ("GET", "/admin/nothing"),
+    ("GET", "/metrics"),
+]
+CLIENT_KEY = "client-key-0123456789"
+WRONG_KEYS = [
+    "x-nothing: here",
+    "x-admin-api-key: wrong",
+    f"x-admin-api-key: {ADMIN_KEY[:-1]}",
+    f"x-admin-api-key: {CLIENT_KEY}",
+    f"authorization: Bearer {CLIENT_KEY}",
+]
+
+
+async def test_nothing_of_the_admin_api_is_had_without_its_key(tmp_path: Path) -> None:
+    async with faulty_service(tmp_path, AZURE, settings={"PROXY_API_KEYS": CLIENT_KEY}) as running:
+        for method, path in ADMIN:
+            for key in WRONG_KEYS:
+                body = '{"enabled": false}'
+                head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{key}\r\n"
+                request = f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
+                received = await told(running, request)
+                assert int(received.split()[1]) in (401, 404), (method, path, key)
+                assert b"azure" not in received
+        assert (await running.state("azure"))["status"] == "healthy"
