@@ -115,9 +115,7 @@ class Supervisor:
 
     def configured_models(self) -> frozenset[str]:
         """The models that some configuration names. Never blocks."""
-        return frozenset(
-            model for child in self._children.values() for model in child.config.models()
-        )
+        return frozenset(name for config in self.configs().values() for name in config.models())
 
     def statistics(self) -> tuple[InstanceStatistics, ...]:
         """Every instance, at this moment. Never blocks."""

@@ -101,7 +101,11 @@ class Carrying:
         started = trio.current_time()
         try:
             answer = await self._means.leases.acquire(
-                self._errand.demand, self._wait_until, excluded, None, self._priority, only
+                self._errand.demand,
+                self._wait_until,
+                excluded,
+                priority=self._priority,
+                only=only,
             )
         except InstanceCrashed:
             answer = Refused("unavailable")
@@ -176,6 +180,7 @@ class Carrying:
         except UpstreamFailure:
             body = b""  # The status tells more than the break.
         self._close(lease, self._judged(lease, response.status, response.headers, body), started)
+        body = body.replace(self._means.addresses.secret(lease.config), b"***")
         return _Failed(lease.config.name, response.status, response.headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:

@@ -166,7 +166,7 @@ class Attempts:
                     self._excluded,
                     self._affinity,
                     self._priority,
-                    None if binding is None else binding.instances,
+                    only=None if binding is None else binding.instances,
                 )
             except InstanceCrashed:
                 crashes += 1
