@@ -286,6 +286,14 @@ async def test_refusals_of_such_calls_keep_nothing_from_inference() -> None:
         assert bench.system.standing("one").error_count >= 5
 
 
+async def test_a_key_that_an_error_quotes_is_not_passed_on() -> None:
+    quoting = error_answer(400, message="bad: Bearer key-of-one-0123456789 was used")
+    async with fakes(one=quoting) as bench:
+        answer = await upload(bench)
+        assert answer.status == 400
+        assert b"key-of-one" not in answer.body
+
+
 async def test_the_proxys_own_credentials_are_not_the_clients_business() -> None:
     async with fakes(one=error_answer(401, message="bad key key-of-one-0123456789")) as bench:
         answer = await upload(bench)
