@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TURN: Final = 64
 """Messages handled between two checkpoints: well under a millisecond of work."""
 _NEVER_SENT: Final = Outcome("cancelled", reached=False)
-_UNREMARKABLE: Final = frozenset({"success", "cancelled", "client_error"})
+_UNREMARKABLE: Final = frozenset({"success", "cancelled", "client_error", "unsupported"})
 """Outcomes that change nothing but the counters of an instance whose breaker is closed."""
 
 

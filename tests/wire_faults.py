@@ -45,7 +45,7 @@ LARGE_BYTES = 100 * 1024 * 1024
 class Fault:
     """`plain`, `stream`: a script for each connection, the last one for all that follow; empty if
     nobody listens, None if there is no such fault. `served`: requests that go well before.
-    `timeout_s`: the faulty instance's `timeout_seconds`."""
+    `timeout_s`: the faulty instance's `timeout_seconds`. `https`: the service expects TLS."""
 
     name: str
     plain: tuple[Script, ...] | None
@@ -53,6 +53,7 @@ class Fault:
     expected: tuple[str, str, str, str]
     timeout_s: float = 10.0
     served: int = 0
+    https: bool = False
 
 
 def without_chunks(body: bytes, head: str = "", version: str = "HTTP/1.1") -> bytes:
@@ -80,6 +81,16 @@ def large(head: bytes) -> Script:
     return script
 
 
+def speaking(first: bytes) -> Script:
+    """`first` without having been asked, and silence."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(first)
+        await wire.wait_closed()
+
+    return script
+
+
 def with_length(status: str, length: int) -> bytes:
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -87,6 +98,7 @@ def with_length(status: str, length: int) -> bytes:
 
 
 MIB = b"x" * (1 << 20)
+SSH = b"SSH-2.0-OpenSSH_9.6\r\n"
 ROLE = b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
 START = head_of_stream() + chunk(ROLE)
 TWO = START + chunk(event("0")) + chunk(event("1"))
@@ -112,6 +124,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 FAULTS = (
     Fault("connection refused", (), (), FAILED_OVER),
+    Fault("no TLS at an https address", (speaking(SSH),), (speaking(SSH),), FAILED_OVER,
+          https=True),
+    Fault("silence instead of a TLS handshake", (speaking(b""),), (speaking(b""),), TIMED_OUT,
+          timeout_s=0.3, https=True),
     Fault("reset before the head", (then_reset(),), (then_reset(),), FAILED_OVER),
     Fault("closed before the head", (then_close(b""),), (then_close(b""),), FAILED_OVER),
     Fault("reset in the head", (then_reset(answer()[:20]),), (then_reset(START[:20]),),
@@ -172,6 +188,5 @@ FAULTS = (
     Fault("no length, closed too early", (then_close(NO_LENGTH + CHAT[:-10]),),
           (then_close(without_chunks(EVENTS)),),
           (UNREACHABLE, ANSWER, INTERRUPTED, INTERRUPTED)),
-    Fault("no HTTP", (then_close(b"SSH-2.0-OpenSSH_9.6\r\n"),),
-          (then_close(b"SSH-2.0-OpenSSH_9.6\r\n"),), FAILED_OVER),
+    Fault("no HTTP", (then_close(SSH),), (then_close(SSH),), FAILED_OVER),
 )  # fmt: skip

@@ -123,11 +123,11 @@ class Capacity:
         reached: bool,
         evidence: Evidence | None,
         now: float,
-    ) -> None:
-        """Closes a lease in both books. See `Account.settle`."""
+    ) -> int:
+        """Closes a lease in both books; returns what it had reserved. See `Account.settle`."""
         reservation = self.account.leases.get(lease_id)
         if reservation is None:  # the reservation itself had failed
-            return
+            return 0
         tokens = reservation.tokens
         self.account.settle(lease_id, used_tokens, reached=reached, now=now)
         quota = self.quotas[model]
@@ -136,16 +136,19 @@ class Capacity:
             quota.settle(lease_id, used, self.account.rule, evidence, now)
         else:
             quota.release(lease_id, now)
+        return tokens
 
     def observe(self, lease_id: LeaseId, model: str, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""
         self.quotas[model].observe(lease_id, evidence, now)
 
-    def refused(self, model: str, limit: Literal["tokens", "requests"], now: float) -> None:
-        """The upstream refused for this limit."""
+    def refused(
+        self, model: str, limit: Literal["tokens", "requests"], tokens: int, now: float
+    ) -> None:
+        """The upstream refused so many tokens for this limit."""
         quota = self.quotas[model]
         if limit == "tokens":
-            quota.refused(now)
+            quota.refused(tokens, now)
         else:
             quota.pace.refused(now)
 

@@ -46,6 +46,11 @@ only at the minute's end."""
 WEAR_S: Final = 120.0
 """A reduction after a refusal is gone after two minutes: enforcement that is spread over many
 machines refuses a little early now and then, which says little about the next minutes."""
+SLIGHT: Final = 0.1
+SLIGHT_S: Final = 600.0
+"""A reduction by less than a tenth stands for five minutes and wears off in another five: its cost
+is small, and what it stands for (an estimator a little above ours, enforcement that is spread over
+machines) does not pass."""
 LOWEST: Final = 0.5
 """Of the limit; a refusal at less has another reason, and its hint benches for that."""
 
@@ -89,11 +94,13 @@ class LearnedLimit:
         limit = self.configured if learned is None else learned
         if self._reduced is None or limit is None:
             return limit
-        worn = (now - self._reduced_at) / WEAR_S
-        if worn >= 1 or self._reduced >= limit:
+        if self._reduced >= limit:
             return limit
+        since_s = now - self._reduced_at
+        slight = limit - self._reduced < SLIGHT * limit
+        worn = 2 * since_s / SLIGHT_S - 1 if slight else since_s / WEAR_S
         lowest = max(self._reduced, ceil(LOWEST * limit))
-        return int(lowest + (limit - lowest) * worn)
+        return int(lowest + (limit - lowest) * min(1.0, max(0.0, worn)))
 
     def forget(self) -> None:
         """What was learned was about another upstream."""

@@ -147,9 +147,10 @@ class Quota:
             self.used_ratio.observe(counted, entry.used, limit, now)
             self.others.observe(counted - self._believed(entry.charged, entry.used), now)
 
-    def refused(self, now: float) -> None:
-        """The upstream has refused for its token limit: there was less room than we thought."""
-        self.limit.reduce(self.counted(now), now)
+    def refused(self, tokens: int, now: float) -> None:
+        """The upstream has refused so many for its token limit: there was less room than we
+        thought before we sent them."""
+        self.limit.reduce(self.counted(now) - tokens, now)
 
     def forget(self) -> None:
         """What was learned was about another upstream; what was sent counts on."""

@@ -149,18 +149,20 @@ class Standing:
         if outcome.kind == "rate_limited" and evidence is not None:
             # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
             evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
-        self.capacity.settle(
+        tokens = self.capacity.settle(
             lease_id, model, used_tokens, reached=reached, evidence=evidence, now=now
         )
         self.revision += 1
         if outcome.reached is not None and outcome.kind != "cancelled":
             self.connected = outcome.reached
+        if outcome.kind == "rate_limited" and outcome.limit is not None:
+            self.capacity.refused(model, outcome.limit, tokens, now)
         self._judge(lease_id, model, outcome, now)
         return True
 
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
-            case "success" | "client_error":
+            case "success" | "client_error" | "unsupported":
                 self.breaker.succeeded(lease_id, now)
                 self.judged = True
                 if outcome.kind == "success":
@@ -180,8 +182,6 @@ class Standing:
         benches = self.benches
         match outcome.kind:
             case "rate_limited":
-                if outcome.limit is not None:
-                    self.capacity.refused(model, outcome.limit, now)
                 benches.limit(model, lease_id, outcome.bench_s, now)
             case "credential_error":
                 benches.refuse_credential(now)

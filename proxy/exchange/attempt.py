@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from proxy.exchange.ports import UpstreamRequest
 from proxy.exchange.rewrite import with_fields
 from proxy.upstream.address import dated_surface
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from actors.lease import Lease
     from actors.models import InstanceConfig
     from proxy.exchange.call import Call
     from proxy.exchange.ports import Headers
     from proxy.exchange.upload import Upload
     from proxy.upstream.address import AddressBook
+
+UsageLearned: TypeAlias = Literal["from the answer", "by asking", "by counting"]
 
 USAGE_SINCE: Final = "2024-09-01"
 """First dated API that takes `stream_options` (learn.microsoft.com, "API lifecycle"); earlier ones
@@ -80,6 +84,23 @@ def _body(
 def path_names_model(call: Call, config: InstanceConfig) -> bool:
     """Whether the upstream takes the model from the path and ignores the body's."""
     return call.operation.deployment_scoped and dated_surface(config)
+
+
+def usage_learned(
+    call: Call, config: InstanceConfig, refusing: Container[tuple[str, str]]
+) -> UsageLearned:
+    """How the usage of an answer becomes known. `refusing`: surfaces that turned out not to take
+    `stream_options`; there each event of a stream is taken for a token."""
+    if not (call.stream and call.operation.stream_usage) or call.asks_usage:
+        return "from the answer"
+    if takes_stream_options(config) and surface(config) not in refusing:
+        return "by asking"
+    return "by counting"
+
+
+def surface(config: InstanceConfig) -> tuple[str, str]:
+    """What decides which fields an upstream knows: address and version."""
+    return config.api_base, config.api_version
 
 
 def takes_stream_options(config: InstanceConfig) -> bool:

@@ -20,7 +20,7 @@ from actors.models import UnresolvedReference
 from actors.policy.retry_budget import RetryBudget
 from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
-from proxy.exchange.attempt import takes_stream_options, upstream_request
+from proxy.exchange.attempt import surface, upstream_request, usage_learned
 from proxy.exchange.evidence import evidence
 from proxy.exchange.failed import Failed, more_telling
 from proxy.exchange.failure_table import PASSED_ON
@@ -31,6 +31,7 @@ from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
+from proxy.exchange.usage import Usage
 from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
         UpstreamResponse,
     )
     from proxy.exchange.record import RequestRecord
-    from proxy.exchange.usage import Usage
     from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
@@ -210,13 +210,9 @@ class Attempts:
         started = self._attempt_at = trio.current_time()
         record.instance = lease.config.name
         record.attempts += 1
-        ask_usage = (
-            call.stream
-            and call.operation.stream_usage
-            and not call.asks_usage
-            and takes_stream_options(lease.config)
-            and _surface(lease) not in self._means.without_stream_options
-        )
+        learned = usage_learned(call, lease.config, self._means.without_stream_options)
+        ask_usage = learned == "by asking"
+        guess: Usage | None = None
         try:
             request = upstream_request(
                 call,
@@ -237,8 +233,13 @@ class Attempts:
                         lease.observe(seen)  # now: at the end of the stream it is history
                         seen = None
                     usage = await relay.stream(
-                        drop_usage=ask_usage, ending=call.operation.ending, choices=call.choices
+                        drop_usage=ask_usage,
+                        ending=call.operation.ending,
+                        choices=call.choices,
+                        count=learned == "by counting",
                     )
+                    if learned == "by counting":
+                        guess = Usage(call.demand.input_likely, relay.events)
                 else:
                     usage = await relay.whole()
             finally:
@@ -271,19 +272,28 @@ class Attempts:
                 request_id=record.id,
             ),
             seen,
+            guess,
         )
         return None
 
     def _settle(
-        self, lease: Lease, usage: Usage | None, outcome: Outcome, seen: Evidence | None = None
+        self,
+        lease: Lease,
+        usage: Usage | None,
+        outcome: Outcome,
+        seen: Evidence | None = None,
+        guess: Usage | None = None,
     ) -> None:
-        self._close(lease, outcome, None if usage is None else usage.total, seen)
+        """`guess`: what stands in for `usage` in the books, if nobody has said."""
+        used = usage or guess
+        self._close(lease, outcome, None if used is None else used.total, seen)
+        call, means = self._call, self._means
+        if used is not None and outcome.kind == "success":
+            means.allowance.observe(call.model, used.output)
         if usage is None:
             return
         self._record.input_tokens, self._record.output_tokens = usage
         if outcome.kind == "success":
-            call, means = self._call, self._means
-            means.allowance.observe(call.model, usage.output)
             means.estimates.observe(call.model, call.demand.input_likely, usage.input)
 
     def _close(
@@ -318,7 +328,7 @@ class Attempts:
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(_surface(lease))
+            self._means.without_stream_options.add(surface(lease.config))
             return replace(failed, ours=True)
         if self._call.unopened and classify.cannot_decrypt(response.status, body):
             return replace(
@@ -377,10 +387,6 @@ class Attempts:
         headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
         headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
         await self._writer.respond(failed.status, headers, failed.body)
-
-
-def _surface(lease: Lease) -> tuple[str, str]:
-    return lease.config.api_base, lease.config.api_version
 
 
 def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:

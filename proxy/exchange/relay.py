@@ -64,7 +64,7 @@ class CutShort(Exception):
 class Relay:
     """One answer on its way to one client."""
 
-    __slots__ = ("_record", "_response", "_writer")
+    __slots__ = ("_record", "_response", "_writer", "events")
 
     def __init__(
         self, response: UpstreamResponse, writer: ResponseWriter, record: RequestRecord
@@ -72,6 +72,8 @@ class Relay:
         self._response = response
         self._writer = writer
         self._record = record
+        self.events = 0
+        """Of a stream that was counted and has ended well."""
 
     def _headers(self) -> Headers:
         record = self._record
@@ -142,7 +144,12 @@ class Relay:
     # -- streams ---------------------------------------------------------------------------
 
     async def stream(
-        self, *, drop_usage: bool, ending: Ending = "choices", choices: int = 1
+        self,
+        *,
+        drop_usage: bool,
+        ending: Ending = "choices",
+        choices: int = 1,
+        count: bool = False,
     ) -> Usage | None:
         """Relays event by event as they arrive. The arguments: see `EventScanner`.
 
@@ -155,7 +162,7 @@ class Relay:
         elif coding:
             piece = await self._response.read_chunk()
             return await self._long(b"", piece)
-        scanner = EventScanner(ending, choices=choices, drop_usage=drop_usage)
+        scanner = EventScanner(ending, choices=choices, drop_usage=drop_usage, count=count)
         held, open_ = await self._preamble(scanner)
         await self._writer.start(self._response.status, self._headers())
         if held:
@@ -176,6 +183,7 @@ class Relay:
         await self._writer.finish()
         if broken is not None:
             raise CutShort(broken, scanner.usage, scanner.error)
+        self.events = scanner.sequence_number
         return scanner.usage
 
     async def _preamble(self, scanner: EventScanner) -> tuple[bytes, bool]:

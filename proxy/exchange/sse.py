@@ -51,21 +51,28 @@ class EventScanner:
     """
 
     __slots__ = (
-        "_choices_left", "_drop_usage", "_ending", "_held", "done", "error", "fault",
+        "_choices_left", "_counts", "_drop_usage", "_ending", "_held", "done", "error", "fault",
         "sequence_number", "usage",
     )  # fmt: skip
 
     def __init__(
-        self, ending: Ending = "choices", *, choices: int = 1, drop_usage: bool = False
+        self,
+        ending: Ending = "choices",
+        *,
+        choices: int = 1,
+        drop_usage: bool = False,
+        count: bool = False,
     ) -> None:
         """`choices`: how many of them end in a finish reason. `drop_usage`: the usage chunk was
-        asked for by the proxy and is kept from the client."""
+        asked for by the proxy and is kept from the client. `count`: the events are counted, as
+        those of the responses API always are."""
         self._ending = ending
         self._choices_left = choices
         self._drop_usage = drop_usage
+        self._counts = count or ending == "response"
         self._held = bytearray()
         self.sequence_number = 0
-        """Of the next event, for a stream of the responses API; else 0."""
+        """Of the next event if they are counted; else 0."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         """Of an error event or of `response.failed`, the last event that is passed on."""
@@ -144,7 +151,7 @@ class EventScanner:
 
     def _look_for_end(self, data: bytes, *, marks: bool) -> None:
         """`marks`: there may be a `[DONE]` in it."""
-        if self._ending == "response":
+        if self._counts:
             self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
         if self.done:
             return

@@ -52,6 +52,7 @@ _SAFE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _LINKS = ("/healthz", "/readyz", "/openapi.json", "/v1/models")
 
 
@@ -156,6 +157,8 @@ def _guard(app: QuartTrio, key: AdminKey) -> None:
     async def add_headers(response: Response) -> Response:
         response.headers.update(_SAFE_HEADERS)
         response.headers["X-Request-Id"] = g.request_id
+        if admin.owns(request.path) and request.method not in _READING:
+            _log_change(response.status_code)
         return response
 
     @app.errorhandler(HTTPException)
@@ -170,6 +173,17 @@ def _guard(app: QuartTrio, key: AdminKey) -> None:
         )
         message = f"The proxy failed on this request; its log says why ({g.request_id})."
         return _failure(ProxyError(500, message, type="server_error", code="internal_error"))
+
+
+def _log_change(status: int) -> None:
+    """Who operates the service sees later what was asked of it when; never with what content."""
+    fields = {
+        "method": request.method,
+        "path": request.path[:200],
+        "status": status,
+        "request_id": g.request_id,
+    }
+    logger.info("admin request", extra=fields)
 
 
 def _http_error(error: HTTPException) -> ResponseReturnValue:

@@ -57,6 +57,11 @@ class Exchange(Protocol):
         ...
 
 
+IN_ONE_LINE = bytes.maketrans(b"\r\n\0", b"   ")
+"""HTTP/2 can carry header values that would break out of their line in HTTP/1.1. What must not be
+passed on may be replaced by spaces (RFC 9110 section 5.5)."""
+
+
 class Call:
     """One call of an ASGI application, in which a disconnect waits for the answer to end.
 
@@ -115,7 +120,9 @@ class BodyReader:
         self.method = scope["method"].upper()
         self.path = path
         self.query = scope["query_string"]
-        self.headers: Headers = list(scope["headers"])
+        self.headers: Headers = [
+            (name, value.translate(IN_ONE_LINE)) for name, value in scope["headers"]
+        ]
         self._call = call
         self._limit_bytes = limit_bytes
         too_large = declared_length(self.headers) > limit_bytes

@@ -6,6 +6,7 @@ clock is the real one, and the client is another.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from proxy.planning.memory import Reply
     from proxy.planning.traffic import Traffic
     from proxy.tokens.prompt import EstimateKind
+
+_log = logging.getLogger("proxy.planning.instances")
+"""What rehearsed instances go through is in the findings; on the screen it would look real."""
+_log.setLevel(logging.ERROR)
 
 MOST_RUNNING: Final = 100_000
 _AGAIN: Final = "-again"
@@ -89,7 +94,7 @@ async def _in_memory(
     rehearsal = Rehearsal(scenario.traffic, resources, seed, on_second)
     options = SystemOptions(scenario.strategy, scenario.max_waiting, seed=seed)
     configs = {each.config.name: each.config for each in resources}
-    system = System(configs, {}, _NoFiles(), _NoFiles(), options)
+    system = System(configs, {}, _NoFiles(), _NoFiles(), options, _log)
     upstream = SimulatedUpstream({each.host: each.resource for each in resources})
     exchange = Exchange(
         means=Means(

@@ -100,9 +100,14 @@ class Renewal:
         """What is in the files now is in use, or the log says why not. Raises nothing."""
         async with self._turn:  # of two at once, the one that was asked for later reads later
             try:
-                context = await trio.to_thread.run_sync(self._files.context)
-            except CertificateError as error:
+                context, warning = await trio.to_thread.run_sync(self._load)
+            except (CertificateError, OSError) as error:
                 LOG.error("certificate not reloaded, the earlier one stays: %s", error)
-            else:
-                self._use(context)
-                LOG.info("certificate reloaded from %s", self._files.certificate)
+                return
+            self._use(context)
+            LOG.info("certificate reloaded from %s", self._files.certificate)
+            if warning is not None:
+                LOG.warning(warning)
+
+    def _load(self) -> tuple[ssl.SSLContext, str | None]:
+        return self._files.context(), self._files.warning()

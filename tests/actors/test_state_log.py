@@ -170,24 +170,25 @@ class Flapping:
         self.log = StateLog(self.standing, WallClock(0.0), logging.getLogger("actors"))
         self.now = 100.0
 
-    def go(self, times: int) -> None:
-        for _ in range(times):
+    def go(self, models: list[str], every_s: float) -> None:
+        for model in models:
             lease_id = LeaseId(self.standing.total_requests)
-            self.standing.reserve(lease_id, exact(1), self.now)
+            self.standing.reserve(lease_id, exact(1, model=model), self.now)
             self.standing.settle(lease_id, LIMITED._replace(bench_s=0.05), 0, self.now)
             self.log.notice(self.now, "429")
-            self.now += 0.1
+            self.now += every_s
 
 
 def test_an_instance_that_comes_and_goes_is_told_of_in_sum(
     told: pytest.LogCaptureFixture,
 ) -> None:
     flapping = Flapping()
-    flapping.go(200)
+    flapping.go([f"m{number}" for number in range(200)], every_s=0.1)
     assert len(lines(told)) == LINES_PER_MINUTE
     flapping.now += 60
     flapping.log.notice(flapping.now)
-    assert f"{200 - LINES_PER_MINUTE} more changes" in told.text
+    ends = 199
+    assert f"{200 + ends - LINES_PER_MINUTE} more changes" in told.text
     assert lines(told)[LINES_PER_MINUTE:] == ["instance one: rate_limited -> healthy"]
 
 
@@ -195,5 +196,5 @@ def test_a_bench_that_had_ended_and_was_set_again_is_a_change(
     told: pytest.LogCaptureFixture,
 ) -> None:
     flapping = Flapping()
-    flapping.go(3)
+    flapping.go(["m"] * 3, every_s=20)  # a bench whose probe is refused is longer than its hint
     assert lines(told) == ["instance one: healthy -> rate_limited"] * 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -56,8 +57,20 @@ def resource_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def ctrl_c() -> Iterator[None]:
+    """What is started can be interrupted, even if these tests run in the background of a shell,
+    which makes them and their children ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
 def trials(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, resource_url: str
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    resource_url: str,
+    ctrl_c: None,
 ) -> Iterator[dict[str, Future[list[Printed]]]]:
     """What the pages print that this run tests; two at a time, for they mostly start processes."""
     names = [

@@ -23,11 +23,13 @@ ADMIN_KEY = "admin-key-for-tests"
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance, and what its upstream does; `scripts` is empty if nobody listens."""
+    """One instance, and what its upstream does; `scripts` is empty if nobody listens. `https`: its
+    address says so; the scripts see the bytes all the same."""
 
     name: str
     scripts: tuple[Script, ...]
     fields: dict[str, Any] = field(default_factory=dict)
+    https: bool = False
 
 
 @dataclass
@@ -81,7 +83,7 @@ async def faulty_service(
                 address = stack.enter_context(refused_url())
             configs[instance.name] = {
                 "api_key": f"key-of-{instance.name}-0123456789",
-                "api_base": address,
+                "api_base": address.replace("http", "https") if instance.https else address,
                 "api_version": "2024-10-21",
                 "priority": number,
                 "max_tpm": 10_000_000,

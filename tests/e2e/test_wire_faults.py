@@ -34,7 +34,7 @@ def instances(fault: Fault) -> list[Instance]:
             continue
         models = {"supported_models": [name]}
         timeout = {"timeout_seconds": fault.timeout_s}
-        made.append(Instance(f"{name}-faulty", scripts, models | timeout))
+        made.append(Instance(f"{name}-faulty", scripts, models | timeout, https=fault.https))
         if second:
             made.append(Instance(f"{name}-healthy", (HEALTHY[streams],), models))
     return made

@@ -378,12 +378,16 @@ async def test_a_client_that_asks_for_usage_gets_it() -> None:
         assert b"prompt_tokens" in writer.body
 
 
-async def test_old_api_versions_are_not_asked_for_usage() -> None:
+async def test_old_api_versions_are_not_asked_for_usage_which_is_counted_instead() -> None:
     config = instance_config("one", api_version="2024-02-01", max_tpm=10**6)
-    async with bench(config, one=event_stream(TEXT, STOP, DONE)) as b:
-        request = chat(stream=True)
+    async with bench(config, one=event_stream(ROLE, *[TEXT] * 97, STOP, DONE)) as b:
+        request = chat(stream=True, max_tokens=5000)
         await b.send(request)
         assert b.upstream.requests[0].body == request.pieces[0]
+        used = b.system.standing("one").account.usage.total(trio.current_time())
+        assert 100 < used < 130, "a hundred events, and the question"
+        # Nobody has said so: it is not reported as if somebody had.
+        assert b.records[0].output_tokens is None
 
 
 @pytest.mark.parametrize(

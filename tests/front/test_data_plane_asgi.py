@@ -133,8 +133,9 @@ async def test_what_the_reader_shows() -> None:
         )
         await answer_ok(reader, writer)
 
-    headers = [(b"a", b"1"), (b"a", b"2"), (b"host", b"h")]
-    fields = {"path": "/v1/models/a b", "query_string": b"x=%20", "headers": headers}
+    sent = [(b"a", b"1"), (b"a", b"2"), (b"host", b"h"), (b"odd", b"1\r\nevil:\n2\x00")]
+    headers = [*sent[:3], (b"odd", b"1  evil: 2 ")]
+    fields = {"path": "/v1/models/a b", "query_string": b"x=%20", "headers": sent}
     async with conversation(plane(ScriptedExchange(script)), method="get", **fields) as server:
         server.body(b"", more=False)
     assert seen == {

@@ -138,3 +138,22 @@ async def test_an_application_can_start_and_stop() -> None:
     app = front(config())
     async with app.test_app() as running:
         assert (await running.test_client().get("/healthz")).status_code == 200
+
+
+async def test_a_change_over_the_admin_api_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "proxy.front")
+    client = front(config()).test_client()
+    await client.get("/admin/instances", headers=KEY)
+    await client.get("/readyz")
+    change = {"json": {"api_key": "a-new-key-0123456789"}, "headers": {**KEY, "X-Request-Id": "r1"}}
+    await client.put("/admin/instances/east/config", **change)
+    await client.delete("/admin/instances/east")
+    told = [vars(record) for record in caplog.records if record.getMessage() == "admin request"]
+    assert [(each["method"], each["path"], each["status"]) for each in told] == [
+        ("PUT", "/admin/instances/east/config", 200),
+        ("DELETE", "/admin/instances/east", 401),
+    ]
+    assert told[0]["request_id"] == "r1"
+    assert "a-new-key" not in str(told)

@@ -128,3 +128,12 @@ def test_percentiles_are_values_that_occurred_or_zero(
     values: list[float], share: float, expected: float
 ) -> None:
     assert percentile(values, share) == expected
+
+
+def test_what_rehearsed_instances_go_through_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unseen = {"effective": [[0, 0.2]], "headers": "none"}
+    findings = run({"one": 20_000}, duration_s=20, resources={"default": unseen})
+    assert findings.instances()[0].refused > 0
+    assert caplog.records == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Evidence, LeaseId
-from actors.policy.learning import FRESH_S, PERIOD_S, WEAR_S, CountRatio, LearnedLimit
+from actors.policy.learning import FRESH_S, PERIOD_S, SLIGHT_S, WEAR_S, CountRatio, LearnedLimit
 from actors.policy.pace import Pace
 from actors.policy.quota import Quota
 
@@ -31,6 +31,13 @@ def test_a_reduction_wears_off_steadily() -> None:
     limit.reduce(800, 0)
     values = [limit.value(WEAR_S * share) for share in (0, 0.25, 0.5, 0.75, 1)]
     assert values == [800, 850, 900, 950, 1000]
+
+
+def test_a_slight_reduction_stands_for_a_while_first() -> None:
+    limit = LearnedLimit(1000)
+    limit.reduce(960, 0)
+    values = [limit.value(SLIGHT_S * share) for share in (0, 0.25, 0.5, 0.75, 1, 2)]
+    assert values == [960, 960, 960, 980, 1000, 1000]
 
 
 def test_a_reduction_is_bounded_and_never_raises() -> None:
@@ -185,8 +192,11 @@ def test_a_refusal_lowers_the_limit_to_what_was_counted() -> None:
     quota = Quota()
     quota.limit.observe(1000, 0)
     quota.reserve(lease(1), 700, 0)
-    quota.refused(0)
-    assert quota.free(0) == 0
+    quota.settle(lease(1), 700, "estimate", None, 0)
+    quota.reserve(lease(2), 100, 0)
+    quota.settle(lease(2), 0, "estimate", None, 0)
+    quota.refused(100, 0)
+    assert quota.limit.value(0) == 700
     assert quota.free(WEAR_S) == 1000
 
 

@@ -30,6 +30,7 @@ from actors.messages import Evidence, LeaseId, Observe, Settle
 from actors.models import InstanceConfig
 from actors.policy.benches import MAX_BENCH_S
 from actors.policy.breaker import MAX_OPEN_S
+from actors.policy.selection import Strategy
 from actors.supervisor import Supervisor
 from actors.system import SystemOptions
 from proxy.exchange.attempts import Means
@@ -70,6 +71,7 @@ class Chaos:
 
     minutes: float = 2.0
     per_min: float = 240.0
+    strategy: Strategy = "priority"
     leaving: float = 0.1
     at_fault: float = 0.05
     crashing: float = 0.002
@@ -127,7 +129,11 @@ class Run:
     async def run(self) -> None:
         weather = Weather(SimulatedUpstream(self._resources()), self._rngs["weather"])
         configs = [self._config(name, 2 * place) for place, name in enumerate((*TROUBLED, HAVEN))]
-        options = SystemOptions(seed=self._seed, supervisor_type=self._supervisor_type())
+        options = SystemOptions(
+            strategy=self.chaos.strategy,
+            seed=self._seed,
+            supervisor_type=self._supervisor_type(),
+        )
         with captured_log() as self.lines:
             async with running_system(*configs, options=options) as system:
                 exchange = self._exchange(system, weather)
@@ -422,6 +428,8 @@ class Run:
             path = "/v1/chat/completions"
         if at_fault:
             fields["user"] = AT_FAULT
+        if rng.random() < 0.3:
+            fields["prompt_cache_key"] = f"conversation {rng.randrange(5)}"
         client = self.clients[name] = Client(stream, at_fault)
         headers = [(b"content-type", b"application/json"), (b"x-request-id", name.encode())]
         request = FakeRequest(path, [json.dumps(fields).encode()], headers=headers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import cache
+from typing import get_args
 
 import pytest
 from chaos import (
@@ -25,6 +26,7 @@ from chaos import (
 from weather import FAULTS
 from world import CHAT, EMBEDDINGS
 
+from actors.policy.selection import Strategy
 from proxy.exchange.record import RequestRecord
 from proxy.tokens.vocabulary import encoding_for
 
@@ -111,7 +113,7 @@ def test_it_was_a_test() -> None:
     assert all(run.kills > 10 for run in runs)
     outcomes = Counter(a.outcome.kind for run in runs for r in run.records for a in r.trail)
     assert min(outcomes.values()) > 5, outcomes
-    assert len(outcomes) == 6, "and a client that leaves ends without one"
+    assert len(outcomes) == 7, "and a client that leaves ends without one"
     statuses = Counter(record.status for run in runs for record in run.records)
     assert statuses[499] > 50
     assert statuses[400] > 10
@@ -122,14 +124,20 @@ def test_it_was_a_test() -> None:
 
 
 def some_chaos(seed: int) -> Chaos:
-    """Other mixtures than the usual one."""
-    return (
-        Chaos(minutes=5.0),
-        Chaos(minutes=5.0, storm_s=5.0),
-        Chaos(minutes=5.0, per_min=1200.0, leaving=0.5),
-        Chaos(minutes=5.0, crashing=0.01, killed_s=2.0),
-        Chaos(minutes=5.0, changed_s=0.7),
-    )[seed % 5]
+    """Other mixtures than the usual one, and every strategy."""
+    mixtures: tuple[dict[str, float], ...] = (
+        {},
+        {"storm_s": 5.0},
+        {"per_min": 1200.0, "leaving": 0.5},
+        {"crashing": 0.01, "killed_s": 2.0},
+        {"changed_s": 0.7},
+    )
+    strategies = get_args(Strategy)
+    return Chaos(
+        minutes=5.0,
+        strategy=strategies[seed % len(strategies)],
+        **mixtures[seed % len(mixtures)],  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.long
