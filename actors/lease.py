@@ -118,6 +118,7 @@ class Leases:
         avoided: frozenset[str] = frozenset(),
         *,
         again: bool = False,
+        only: frozenset[str] | None = None,
     ) -> Lease | Refused | CountFirst:
         """Waits for a lease, at the most until `wait_until` (trio time).
 
@@ -135,6 +136,7 @@ class Leases:
             priority,
             avoided,
             again,
+            only,
         )
         try:
             self._router.mailbox.offer(ask)

@@ -26,7 +26,7 @@ The only thing in them that changes is the reply slot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NewType, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 LeaseId = NewType("LeaseId", int)
 """Unique in the process; named by the requester before anybody has granted anything."""
+
+NO_MODEL: Final = ""
+"""The model of a demand that needs none, and no tokens: every enabled instance may take it."""
 
 
 Rank: TypeAlias = "tuple[int, bool]"
@@ -115,7 +118,8 @@ class Acquire(NamedTuple):
     met a limit of, which get it only if no other can take it now. `affinity`: 64 bits that it
     shares with requests that should meet the same instance if there is room. `priority`: its
     place among those that wait; lower is earlier. `again`: it was refused before and comes back
-    when it was told to; the requester claims it, the router checks it.
+    when it was told to; the requester claims it, the router checks it. `only`: the instances that
+    hold what it speaks of, so that no other will do; None: any.
     """
 
     lease_id: LeaseId
@@ -127,6 +131,7 @@ class Acquire(NamedTuple):
     priority: int = 100
     avoided: frozenset[str] = frozenset()
     again: bool = False
+    only: frozenset[str] | None = None
 
     @property
     def rank(self) -> Rank:

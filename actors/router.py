@@ -23,6 +23,7 @@ import trio
 
 from actors.mailbox import MailboxClosed, Reply
 from actors.messages import (
+    NO_MODEL,
     Acquire,
     Answer,
     CapacityFreed,
@@ -41,7 +42,7 @@ from actors.messages import (
 from actors.policy.bookings import Booking, Bookings
 from actors.policy.explanation import Outlook, explanation
 from actors.policy.headroom import NOBODY, Ahead, Obstacle
-from actors.policy.line import NEVER, WaitingLine
+from actors.policy.line import NEVER, WaitingLine, lane
 from actors.policy.promises import Promises
 from actors.policy.refusal import LIMIT_REASONS, PASSING_REASONS, opens_by, refusal
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from actors.mailbox import Mailbox
     from actors.policy.bookings import Limit
+    from actors.policy.line import Lane
     from actors.policy.selection import Pool, Selector
 
 TURN: Final = 64
@@ -169,11 +171,11 @@ class Router:
         """
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
-        key = ask.affinity
+        key, only = ask.affinity, ask.only
         refs = pool.order(now) if key is None else pool.preferring(key, now)
         for ref in _avoiding(ask.avoided, refs) if ask.avoided else refs:
             name = ref.config.name
-            if name in ask.excluded:
+            if not _open_to(ask, name):
                 continue
             obstacle = self._obstacle(ref, ask, now, waited=waited)
             if obstacle is None:
@@ -188,7 +190,7 @@ class Router:
             met[name] = obstacle
         hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
         if not hopes or now >= ask.wait_until:
-            none_left = bool(pool.candidates) and not met
+            none_left = bool(pool.candidates) and not met and (only is None or bool(ask.excluded))
             self._refuse(ask, refusal(met.values(), excluded=none_left), now)
         elif not ask.demand.exact:  # counting later would cost the place in the line
             ask.reply.set(CountFirst())
@@ -204,7 +206,7 @@ class Router:
     ) -> Obstacle | None:
         """What keeps the instance from taking `ask`. `waited`: whoever is ahead has claimed what
         he needs."""
-        if not (len(self._line) or len(self._promises)):
+        if not (len(self._line) or len(self._promises)) or not ask.demand.model:
             return ref.headroom.assess(ask.demand, now)
         limit = _limit(ref, ask, now)
         ahead = NOBODY if waited else self._ahead(limit, ask, ask.wait_until, now)
@@ -263,7 +265,7 @@ class Router:
         first: Limit | None = None
         first_at: float | None = None
         for ref in self._pool(ask.demand.model).candidates:
-            if ref.config.name in ask.excluded:
+            if not _open_to(ask, ref.config.name):
                 continue
             limit = _limit(ref, ask, now)
             ahead = self._ahead(limit, ask, inf, now)
@@ -292,7 +294,11 @@ class Router:
             if len(self._pools) >= MAX_POOLS:
                 del self._pools[next(iter(self._pools))]
             pool = self._pools[model] = self._selector.pool(
-                [ref for ref in self._instances if ref.config.enabled and ref.config.serves(model)]
+                [
+                    ref
+                    for ref in self._instances
+                    if ref.config.enabled and (model == NO_MODEL or ref.config.serves(model))
+                ]
             )
         return pool
 
@@ -321,14 +327,17 @@ class Router:
         """Offers to those who wait, oldest first, what nobody before them has claimed."""
         self._retry_at = NEVER
         self._claims.clear()
-        blocked: set[str] = set()
+        blocked: set[Lane] = set()
         for ask in self._line.oldest_first(blocked):
-            model = ask.demand.model
             if not ask.reply.awaited or self._decide(ask, now, waited=True):
                 self._bookings.ended(ask.lease_id, now)
                 self._line.leave(ask.lease_id)
-            elif all(_limit(ref, ask, now) in self._claims for ref in self._pool(model).candidates):
-                blocked.add(model)
+            elif all(
+                _limit(ref, ask, now) in self._claims
+                for ref in self._pool(ask.demand.model).candidates
+                if ask.only is None or ref.config.name in ask.only
+            ):
+                blocked.add(lane(ask))
 
     def close(self) -> None:
         """Refuses everything that is still waiting, in the mailbox or in the line."""
@@ -342,6 +351,11 @@ class Router:
         for ask in [*asks, *self._line.clear()]:
             ask.reply.set(Refused("unavailable"))
         self.address.waiting = 0
+
+
+def _open_to(ask: Acquire, name: str) -> bool:
+    """Whether `ask` may go to the instance of this name at all."""
+    return name not in ask.excluded and (ask.only is None or name in ask.only)
 
 
 def _limit(ref: InstanceRef, ask: Acquire, now: float) -> Limit:

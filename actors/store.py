@@ -75,7 +75,7 @@ class _Store:
         except Timeout:
             raise FileLocked(self.path) from None
         try:
-            _remove_leftovers(target)
+            remove_leftovers(target)
             yield
         finally:
             lock.release()
@@ -123,9 +123,9 @@ class _Store:
                 old: BinaryIO | None = stack.enter_context(open(target, "rb"))
             except FileNotFoundError:
                 old = None
-            fingerprint = _install(target, content)
+            fingerprint = install(target, content)
             try:
-                _sync_folder(os.path.dirname(target))
+                sync_folder(os.path.dirname(target))
             except OSError:
                 # Refused, so it must not be found after a restart either.
                 self._accepted = _put_back(target, old)
@@ -280,7 +280,7 @@ def open_stores(
         yield configs, states
 
 
-def _install(target: str, content: bytes) -> Fingerprint:
+def install(target: str, content: bytes) -> Fingerprint:
     """`target` says `content`; its folder has not been synced yet."""
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
@@ -301,8 +301,8 @@ def _install(target: str, content: bytes) -> Fingerprint:
 
 def _write_beside(target: str, label: str, content: bytes) -> str:
     beside = f"{target}.{label}-{_moment()}"
-    _install(beside, content)
-    _sync_folder(os.path.dirname(beside))
+    install(beside, content)
+    sync_folder(os.path.dirname(beside))
     return beside
 
 
@@ -314,10 +314,10 @@ def _put_back(target: str, old: BinaryIO | None) -> Fingerprint | None:
     if old is None:
         os.unlink(target)
         return None
-    return _install(target, old.read())
+    return install(target, old.read())
 
 
-def _remove_leftovers(target: str) -> None:
+def remove_leftovers(target: str) -> None:
     """Removes temporary files of a process that was killed while it saved `target`."""
     folder, name = os.path.split(target)
     ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
@@ -327,7 +327,8 @@ def _remove_leftovers(target: str) -> None:
                 os.unlink(entry.path)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """What was renamed in `folder` stays so, whatever happens."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -119,9 +119,7 @@ class Supervisor:
 
     def configured_models(self) -> frozenset[str]:
         """The models that some configuration names. Never blocks."""
-        return frozenset(
-            model for child in self._children.values() for model in child.config.models()
-        )
+        return frozenset(name for config in self.configs().values() for name in config.models())
 
     def statistics(self) -> tuple[InstanceStatistics, ...]:
         """Every instance, at this moment. Never blocks."""
@@ -263,14 +261,14 @@ class Supervisor:
     async def _add(self, config: InstanceConfig, nursery: trio.Nursery) -> None:
         if config.name in self._children:
             raise NameTaken(config.name)
-        await self._change({**self._configs(), config.name: config}, nursery)
+        await self._change({**self.configs(), config.name: config}, nursery)
 
     async def _update_config(
         self, name: str, changes: Mapping[str, Any], nursery: trio.Nursery
     ) -> tuple[str, ...]:
         config, changed = merged_config(self._existing(name).config, changes)
         if changed:
-            await self._change({**self._configs(), name: config}, nursery)
+            await self._change({**self.configs(), name: config}, nursery)
         return changed
 
     async def _update_state(self, name: str, changes: Mapping[str, Any]) -> InstanceState:
@@ -283,13 +281,13 @@ class Supervisor:
 
     async def _remove(self, name: str, nursery: trio.Nursery) -> None:
         self._existing(name)
-        left = {other: config for other, config in self._configs().items() if other != name}
+        left = {other: config for other, config in self.configs().items() if other != name}
         await self._change(left, nursery)
 
     async def _migrate(
         self, document: object, overwrite: bool, nursery: trio.Nursery
     ) -> MigrationPlan:
-        configs = self._configs()
+        configs = self.configs()
         plan = await trio.to_thread.run_sync(
             partial(plan_migration, document, configs, overwrite=overwrite)
         )
@@ -300,7 +298,8 @@ class Supervisor:
 
     # -- the configuration -----------------------------------------------------------------
 
-    def _configs(self) -> dict[str, InstanceConfig]:
+    def configs(self) -> dict[str, InstanceConfig]:
+        """Every configuration by name. Never blocks."""
         return {name: child.config for name, child in self._children.items()}
 
     async def _change(
@@ -321,7 +320,7 @@ class Supervisor:
     ) -> Difference:
         """Starts, retires and reconfigures instances until they are those of `configs`, in its
         order. `states`: what those that are new have to remember."""
-        change = difference(self._configs(), configs)
+        change = difference(self.configs(), configs)
         for name in change.removed:
             child = self._children.pop(name)
             self._retiring.append(child)
@@ -351,7 +350,7 @@ class Supervisor:
     async def _reload(self, discard: bool, nursery: trio.Nursery) -> Difference:
         if discard and await self._config_store.edit() is not None:
             kept = await self._config_store.keep_edit()
-            await self._config_store.save(self._configs())
+            await self._config_store.save(self.configs())
             self._log.warning(
                 "the edit of the configuration file was discarded%s",
                 f"; it is kept as {kept}" if kept else "",

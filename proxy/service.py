@@ -15,6 +15,9 @@ from tricycle import open_service_nursery
 from actors.store import EarlierData, open_stores
 from actors.system import System, SystemOptions
 from proxy import log
+from proxy.bound.bound import Bound
+from proxy.bound.journal import Journal, JournalFile, journal_path
+from proxy.bound.owners import Owners
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
@@ -164,12 +167,15 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         request_log = RequestLog(_requests, request_metrics.add)
         recent = RecentRequests()
         means = _means(settings, system, pools)
+        journal_file = JournalFile(journal_path(settings.instance_state_file))
+        owners = _owners(journal_file, settings.max_remembered_ids)
         exchange = Exchange(
             means=means,
             models=ModelList(system.administration),
             keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
             max_running=settings.max_concurrent_requests,
             record=Recorded(recent, request_log).add,
+            bound=Bound(means, owners, system.supervisor.configs),
         )
         listening, loop_lag = Listening(), LoopLag()
         sources = Sources(
@@ -186,6 +192,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             await services.start(system.run)
             await services.start(watch.run)
             services.start_soon(request_log.run)
+            services.start_soon(Journal(journal_file, owners, _log).run)
             services.start_soon(loop_lag.run)
             try:
                 yield Service(exchange, load_app, system, listening)
@@ -205,6 +212,14 @@ def _system(
     _log.info("instances configured: %d", len(configs))
     options = SystemOptions(settings.routing_strategy, settings.max_waiting_requests)
     return System(configs, states, config_store, state_store, options, on_change=pools.follow)
+
+
+def _owners(file: JournalFile, limit: int) -> Owners:
+    """What the file says. Blocks."""
+    owners = Owners(limit, file.load())
+    if file.damaged:
+        _log.warning("%s: %d lines could not be read and are left out", file.path, file.damaged)
+    return owners
 
 
 def _means(settings: Settings, system: System, pools: InstancePools) -> Means:

@@ -106,6 +106,10 @@ class Settings(BaseModel):
     max_waiting_requests: Count = 10_000
     """How many requests may wait for capacity at once; one more is refused with 429."""
 
+    max_remembered_ids: Count = 100_000
+    """Of responses, files and other things that live on one instance, the ids whose instance is
+    remembered; the longest unused are forgotten, and searched for when they are needed."""
+
     max_request_bytes: Annotated[int, Field(ge=1024, le=4096 * _MIB)] = 32 * _MIB
     """The largest request body; a larger one is refused with 413."""
     max_header_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 64 * 1024

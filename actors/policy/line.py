@@ -1,8 +1,9 @@
 """The waiting line: requests that no instance can admit now and one will in time.
 
 By rank, and oldest first within one; bounded in number. Age is the order of the lease ids, so
-an ask that comes back from an instance finds its old place. One list per model, because whatever
-keeps the oldest ask for a model waiting mostly keeps the rest of that model waiting too.
+an ask that comes back from an instance finds its old place. One list per lane: a model, and the
+instances that alone will do, if there are such. For whatever keeps the oldest ask of a lane
+waiting mostly keeps the rest of that lane waiting too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from actors.messages import Acquire, LeaseId, Rank
 
 Place: TypeAlias = "tuple[Rank, LeaseId]"
+Lane: TypeAlias = "str | tuple[str, frozenset[str]]"
+"""The model, and the instances to which an ask is confined, if it is."""
 NEVER: Final = float("inf")
 LOOK_AHEAD: Final = 4
-"""How many of one model are looked at in one go although those before them have to wait: they
+"""How many of one lane are looked at in one go although those before them have to wait: they
 may fit where the others can't. More would find little, and looking at one that has to wait costs
 up to 60 µs for each full instance."""
 SPARE_DEADLINES: Final = 64
@@ -35,7 +38,7 @@ class WaitingLine:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._asks: dict[LeaseId, Acquire] = {}
-        self._queues: dict[str, list[Place]] = {}
+        self._queues: dict[Lane, list[Place]] = {}
         self._deadlines: list[tuple[float, LeaseId]] = []
 
     def __len__(self) -> int:
@@ -47,7 +50,7 @@ class WaitingLine:
     def join(self, ask: Acquire) -> None:
         """Takes the place that its rank and age give `ask`. The caller has checked `full`."""
         self._asks[ask.lease_id] = ask
-        insort(self._queues.setdefault(ask.demand.model, []), (ask.rank, ask.lease_id))
+        insort(self._queues.setdefault(lane(ask), []), (ask.rank, ask.lease_id))
         heapq.heappush(self._deadlines, (ask.wait_until, ask.lease_id))
 
     def leave(self, lease_id: LeaseId) -> bool:
@@ -55,31 +58,32 @@ class WaitingLine:
         ask = self._asks.pop(lease_id, None)
         if ask is None:
             return False
-        queue = self._queues[ask.demand.model]
+        queue = self._queues[lane(ask)]
         del queue[bisect_left(queue, (ask.rank, lease_id))]
         if not queue:
-            del self._queues[ask.demand.model]
+            del self._queues[lane(ask)]
         if len(self._deadlines) > 2 * len(self._asks) + SPARE_DEADLINES:
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._asks]
             heapq.heapify(self._deadlines)
         return True
 
-    def oldest_first(self, blocked: Container[str]) -> Iterator[Acquire]:
+    def oldest_first(self, blocked: Container[Lane]) -> Iterator[Acquire]:
         """Those who wait, by rank and age. The caller may let the one that it was given leave.
 
-        Left out: models that the caller has put into `blocked` by then, and what stands behind
-        `LOOK_AHEAD` asks for its model that stayed.
+        Left out: lanes that the caller has put into `blocked` by then, and what stands behind
+        `LOOK_AHEAD` asks of its lane that stayed.
         """
-        turns = [(queue[0], model, 0) for model, queue in self._queues.items()]
+        # Places are unique: two entries are never compared by their lanes.
+        turns = [(queue[0], key, 0) for key, queue in self._queues.items()]
         heapq.heapify(turns)
         while turns:
-            (_, lease_id), model, place = heapq.heappop(turns)
+            (_, lease_id), key, place = heapq.heappop(turns)
             yield self._asks[lease_id]
             if lease_id in self._asks:
                 place += 1
-            queue = self._queues.get(model, [])
-            if model not in blocked and place < min(len(queue), LOOK_AHEAD):
-                heapq.heappush(turns, (queue[place], model, place))
+            queue = self._queues.get(key, [])
+            if key not in blocked and place < min(len(queue), LOOK_AHEAD):
+                heapq.heappush(turns, (queue[place], key, place))
 
     def expired(self, now: float) -> Iterator[Acquire]:
         """Takes out every ask whose patience has ended."""
@@ -103,3 +107,9 @@ class WaitingLine:
         self._queues.clear()
         self._deadlines.clear()
         return asks
+
+
+def lane(ask: Acquire) -> Lane:
+    """Whose fate `ask` mostly shares."""
+    model = ask.demand.model
+    return model if ask.only is None else (model, ask.only)

@@ -88,7 +88,7 @@ class Standing:
             return Obstacle(
                 "breaker_open", self.breaker.next_admission(now), by=self.breaker.admits_all_from
             )
-        return self.capacity.obstacle(demand, now, ahead)
+        return self.capacity.obstacle(demand, now, ahead) if demand.model else None
 
     def limit_of(self, model: str, now: float) -> str:
         return self.capacity.limit_of(model, now)

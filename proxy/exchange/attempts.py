@@ -160,7 +160,7 @@ class Attempts:
 
         Errors: `ProxyError` if there is no instance and nothing better to tell.
         """
-        demand, crashes = self._call.demand, 0
+        demand, crashes, binding = self._call.demand, 0, self._call.binding
         started = trio.current_time()
         # It has had its turn: at another instance, it need not queue up behind newer requests.
         retrying = self._record.attempts > 0
@@ -174,6 +174,7 @@ class Attempts:
                     self._priority - retrying,
                     self._avoided,
                     again=self._again and not retrying,
+                    only=None if binding is None else binding.instances,
                 )
             except InstanceCrashed:
                 crashes += 1
@@ -191,7 +192,8 @@ class Attempts:
             if last is not None and answer.reason != "saturated":
                 await self._relay_failure(last)
                 return None
-            raise refusal_error(answer, demand.model, trio.current_time())
+            told = refusal_error if binding is None else binding.refused
+            raise told(answer, demand.model, trio.current_time())
         return answer
 
     async def _counted(self, demand: Demand) -> Demand:
@@ -330,6 +332,10 @@ class Attempts:
         if asked and classify.rejects_stream_options(response.status, body):
             self._means.without_stream_options.add(surface(lease.config))
             return replace(failed, ours=True)
+        if self._call.unopened and classify.cannot_decrypt(response.status, body):
+            return replace(
+                failed, verdict=replace(verdict, rule=verdict.rule._replace(elsewhere=True))
+            )
         return failed
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
@@ -344,7 +350,7 @@ class Attempts:
 
     def _secret(self, lease: Lease) -> bytes:
         """The instance's key, which some upstreams quote in their errors."""
-        return self._means.addresses.auth_header(lease.config)[1].removeprefix(b"Bearer ")
+        return self._means.addresses.secret(lease.config)
 
     def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
@@ -374,6 +380,9 @@ class Attempts:
         record = self._record
         told = failed.verdict.rule.told
         if failed.status is None or failed.headers is None or told not in PASSED_ON:
+            binding = self._call.binding
+            if binding is not None and told == "unreachable":
+                raise binding.unreachable(failed.failure)
             raise last_word(told, failed.failure)
         record.status = failed.status
         record.first_byte_s = trio.current_time() - record.started_at

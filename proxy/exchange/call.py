@@ -19,6 +19,8 @@ from proxy.tokens.bounds import bounds
 from proxy.tokens.output import output_limit
 
 if TYPE_CHECKING:
+    from proxy.bound.binding import Binding
+    from proxy.bound.ids import Key
     from proxy.exchange.operations import Operation, Target
     from proxy.exchange.ports import Headers, RequestReader
     from proxy.tokens.output import Allowance
@@ -44,6 +46,10 @@ class Call:
     asks_usage: bool = False
     """The client itself asked for the usage chunk of its stream."""
     form_model: FormField | None = None
+    binding: Binding | None = None
+    """To whom what it names binds it."""
+    unopened: tuple[Key, ...] = ()
+    """Encrypted items in it, of which nobody knows who can read them."""
 
     @property
     def choices(self) -> int:
@@ -68,12 +74,7 @@ async def read_call(request: RequestReader, target: Target, allowance: Allowance
     """
     operation = target.operation
     assert operation is not None
-    encoding = header(request.headers, b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
-        raise BadRequest(
-            "The request body must not be compressed: send it without content-encoding.",
-            status=415,
-        )
+    expect_plain(request)
     if operation.body == "multipart":
         return await _read_form(request, operation, target.model, allowance)
     body = await _read_all(request)
@@ -94,6 +95,25 @@ async def read_call(request: RequestReader, target: Target, allowance: Allowance
         stream=stream,
         asks_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
+
+
+async def read_json(request: RequestReader) -> tuple[bytes, dict[str, Any]]:
+    """The body and the JSON object that it is; an empty body is as good as an empty object.
+
+    Errors: as `read_call`.
+    """
+    body = await _read_all(request)
+    return body, _parse(body) if body else {}
+
+
+def expect_plain(request: RequestReader) -> None:
+    """Errors: `BadRequest` for a body that is compressed."""
+    encoding = header(request.headers, b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        raise BadRequest(
+            "The request body must not be compressed: send it without content-encoding.",
+            status=415,
+        )
 
 
 async def _read_all(request: RequestReader) -> bytes:
@@ -175,7 +195,7 @@ def _named(value: object) -> str:
 async def _read_form(
     request: RequestReader, operation: Operation, path_model: str | None, allowance: Allowance
 ) -> Call:
-    upload = Upload(request, _content_length(request.headers))
+    upload = Upload(request, content_length(request.headers))
     try:
         field = await _find_model(request, upload, optional=path_model is not None)
         if field is None and path_model is None:
@@ -206,6 +226,7 @@ async def _find_model(
     return field
 
 
-def _content_length(headers: Headers) -> int | None:
+def content_length(headers: Headers) -> int | None:
+    """What the client says; None if it does not."""
     value = header(headers, b"content-length")
     return int(value) if value is not None and value.isdigit() and len(value) < 19 else None

@@ -116,6 +116,12 @@ def rejects_stream_options(status: int, body: bytes) -> bool:
     return status in (400, 422) and b"stream_options" in body
 
 
+def cannot_decrypt(status: int, body: bytes) -> bool:
+    """Whether the upstream refused encrypted reasoning that another one has made
+    (BerriAI/litellm#27702)."""
+    return status == 400 and b"invalid_encrypted_content" in body
+
+
 def error_object(body: bytes) -> dict[str, Any]:
     """The error in an answer, in whichever of the usual shapes; empty when there is none.
 

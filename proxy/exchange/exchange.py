@@ -22,6 +22,7 @@ from proxy.exchange.request_id import request_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.bound.bound import Bound
     from proxy.exchange.client_keys import ClientKeys
     from proxy.exchange.models import ModelList
     from proxy.exchange.operations import Target
@@ -41,10 +42,13 @@ class Exchange:
         keys: ClientKeys,
         max_running: int,
         record: Callable[[RequestRecord], None],
+        bound: Bound | None = None,
     ) -> None:
         """`max_running`: requests in progress, waiting ones included; one more is refused.
 
-        `record` is called once per request, when it is over; it must not block.
+        `record` is called once per request, when it is over; it must not block. `bound`: without
+        it nothing is known of what instances keep, and every request goes where the strategy
+        likes.
         """
         self._means = means
         self._models = models
@@ -52,6 +56,7 @@ class Exchange:
         self._max_running = max_running
         self._running = 0
         self._record = record
+        self._bound = bound
 
     @property
     def running(self) -> int:
@@ -88,7 +93,7 @@ class Exchange:
         if self._running > self._max_running:
             raise _too_many_running(self._max_running)
         target = find(request.path)
-        if target is None:
+        if target is None or (target.place is not None and self._bound is None):
             raise NotFound(
                 f"Unknown request URL: {request.method} {request.path}.", code="unknown_url"
             )
@@ -98,6 +103,10 @@ class Exchange:
             record.status = 200
             identity = (b"x-request-id", record.id.encode())
             await writer.respond(200, [(b"content-type", b"application/json"), identity], body)
+            return
+        if target.place is not None and self._bound is not None:
+            _expect_method(request, *target.place.resource.methods)
+            await self._bound.serve(request, writer, record, target.place)
             return
         _expect_method(request, "POST")
         await self._serve(request, writer, record, target)
@@ -109,6 +118,8 @@ class Exchange:
         try:
             record.operation, record.model = call.operation.path, call.model
             record.stream = call.stream
+            if call.operation.kept and self._bound is not None:
+                writer = await self._bound.bind(call, writer, record)
             await Attempts(self._means, call, request, writer, record).run()
         finally:
             call.close()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from proxy.bound.resources import locate
+
 if TYPE_CHECKING:
+    from proxy.bound.resources import Place
     from proxy.exchange.sse import Ending
     from proxy.tokens.bounds import EstimateKind
 
@@ -18,7 +21,8 @@ class Operation:
     model from there (openai-python, `lib/azure.py`, `_deployments_endpoints`). `estimate`: how
     its input tokens are counted. `stream_usage`: streams report usage when
     `stream_options.include_usage` asks for it; others report it by themselves or never. `ending`:
-    what its streams end with, see `proxy.exchange.sse.Ending`.
+    what its streams end with, see `proxy.exchange.sse.Ending`. `kept`: its requests may name, and
+    its answers make, what one instance keeps; see `proxy.bound`.
     """
 
     path: str
@@ -27,13 +31,15 @@ class Operation:
     estimate: EstimateKind
     stream_usage: bool = False
     ending: Ending = "close"
+    kept: bool = False
 
 
 OPERATIONS: Final = (
     Operation("chat/completions", True, "json", "chat", True, "choices"),
     Operation("completions", True, "json", "completions", True, "choices"),
     Operation("embeddings", True, "json", "embeddings"),
-    Operation("responses", False, "json", "responses", ending="response"),
+    Operation("responses", False, "json", "responses", ending="response", kept=True),
+    Operation("responses/compact", False, "json", "responses", kept=True),
     Operation("images/generations", True, "json", "images"),
     Operation("images/edits", True, "multipart", "none"),
     Operation("audio/speech", True, "json", "speech"),
@@ -58,12 +64,14 @@ _FIXED: Final = {
 class Target(NamedTuple):
     """What a path asks for. `model`: named by the path, for the deployment-scoped address.
 
-    `models`: it is the list of models ("") or one of them (its id).
+    `models`: it is the list of models ("") or one of them (its id). `place`: something that is
+    kept upstream.
     """
 
     operation: Operation | None = None
     model: str | None = None
     models: str | None = None
+    place: Place | None = None
 
 
 def is_data_plane(path: str) -> bool:
@@ -86,7 +94,11 @@ def find(path: str) -> Target | None:
         return Target(operation, model=model) if operation and model not in _NO_NAMES else None
     for address in ADDRESSES:
         if path.startswith(address):
-            kind, _, model = path[len(address) :].partition("/")
+            rest = path[len(address) :]
+            kind, _, model = rest.partition("/")
             if kind == "models":
                 return Target(models=model)
+            place = locate(rest)
+            if place is not None:
+                return Target(place=place)
     return None

@@ -6,15 +6,18 @@ neither can drift from what the proxy does.
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from actors.models import INSTANCE_NAME_PATTERN
+from proxy.bound.resources import RESOURCES
 from proxy.exchange.operations import ADDRESSES, OPERATIONS
 from proxy.front.admin import KEY_HEADER, MAX_BODY_BYTES
 from proxy.front.schemas import Json, reference, schemas
 
 if TYPE_CHECKING:
+    from proxy.bound.resources import Resource
     from proxy.exchange.operations import Operation
 
 _PROBLEMS: Final[dict[str, str]] = {
@@ -233,12 +236,33 @@ def _data_plane_paths() -> Json:
         }
         for operation in OPERATIONS:
             paths[address + operation.path] = {"post": _operation(operation)}
+        for resource in RESOURCES:
+            paths[address + resource.path] = _kept(resource)
     for operation in OPERATIONS:
         paths[f"/openai/deployments/{{deployment}}/{operation.path}"] = {
             "parameters": [_parameter("deployment")],
             "post": _operation(operation),
         }
     return paths
+
+
+def _kept(resource: Resource) -> Json:
+    """Something that lives on one instance."""
+    names = re.findall(r"{(\w+)}", resource.path)
+    item: Json = {"parameters": [_parameter(name) for name in names]} if names else {}
+    for method in resource.methods:
+        described = _data_plane(f"OpenAI: {method} {resource.path}")
+        if method == "GET" and resource.listed:
+            described["description"] = (
+                "What all instances have, as one list. The header `x-proxy-unanswered` names "
+                "those that have not answered."
+            )
+        if method == "POST":
+            media = "multipart/form-data" if resource.form else "application/json"
+            content = {media: {"schema": {"type": "object"}}}
+            described["requestBody"] = {"required": resource.form, "content": content}
+        item[method.lower()] = described
+    return item
 
 
 def _parameter(name: str) -> Json:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_STORED_BYTES = 64 * 1024 * 1024
 _MOST_ITEMS = 10_000
+_PAGE = 20
 _BATCH_TAKES_S = 10.0
 
 
@@ -68,7 +69,7 @@ class Files:
             case ("GET", []):
                 purpose = dict(parse_qsl(query.decode("latin-1"))).get("purpose", "")
                 found = (file for file in self._files.values() if purpose in ("", file.purpose))
-                return json_answer(_listed([file.document() for file in found]))
+                return json_answer(_listed([file.document() for file in found], query, _MOST_ITEMS))
             case ("GET", [file_id]):
                 return json_answer(self._file(file_id).document())
             case ("GET", [file_id, "content"]):
@@ -81,7 +82,7 @@ class Files:
                 raise catalogue.resource_not_found()
 
     def answer_batches(
-        self, method: str, parts: list[str], body: Body, now: float, created: int
+        self, method: str, parts: list[str], query: bytes, body: Body, now: float, created: int
     ) -> Answer:
         """Everything below `batches`. Errors: `ApiError`."""
         match (method, parts):
@@ -89,7 +90,7 @@ class Files:
                 return json_answer(self._document(self._begin(body, now, created), now))
             case ("GET", []):
                 every = [self._document(batch, now) for batch in self._batches.values()]
-                return json_answer(_listed(every))
+                return json_answer(_listed(every, query, _PAGE))
             case ("GET", [batch_id]):
                 return json_answer(self._document(self._batch(batch_id), now))
             case ("POST", [batch_id, "cancel"]):
@@ -168,12 +169,24 @@ class Files:
         return str(document["id"])
 
 
-def _listed(documents: list[dict[str, Any]]) -> dict[str, Any]:
-    ids = [document["id"] for document in documents] or [None]
+def _listed(documents: list[dict[str, Any]], query: bytes, limit: int) -> dict[str, Any]:
+    """One page, the newest first unless the query says otherwise. Errors: `ApiError`."""
+    wanted = dict(parse_qsl(query.decode("latin-1")))
+    if wanted.get("order") != "asc":
+        documents = documents[::-1]
+    if "after" in wanted:
+        places = [n for n, document in enumerate(documents) if document["id"] == wanted["after"]]
+        if not places:
+            raise catalogue.wrong_value("after", "the id of something listed")
+        documents = documents[places[0] + 1 :]
+    given = wanted.get("limit", "")
+    if given.isascii() and given.isdigit():
+        limit = min(limit, int(given[:9]))
+    ids = [document["id"] for document in documents[:limit]] or [None]
     return {
         "object": "list",
-        "data": documents,
+        "data": documents[:limit],
         "first_id": ids[0],
         "last_id": ids[-1],
-        "has_more": False,
+        "has_more": len(documents) > limit,
     }

@@ -191,7 +191,7 @@ class Resource:
             case "files":
                 return self._files.answer_files(call.method, rest, call.query, body, created)
             case "batches":
-                return self._files.answer_batches(call.method, rest, body, now, created)
+                return self._files.answer_batches(call.method, rest, call.query, body, now, created)
             case "models" if call.method == "GET":
                 return self._models("/".join(rest), created, address)
             case _:

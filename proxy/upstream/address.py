@@ -124,6 +124,10 @@ class AddressBook:
             page.auth = auth_header(config)
         return page.auth
 
+    def secret(self, config: InstanceConfig) -> bytes:
+        """The credential itself, to be kept out of what is shown. Errors: as `auth_header`."""
+        return self.auth_header(config)[1].removeprefix(b"Bearer ")
+
     def _page(self, config: InstanceConfig) -> _Page:
         if len(self._pages) >= self.PAGES_LIMIT:
             self._pages.clear()

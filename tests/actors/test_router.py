@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from asking import DOWN, OK, Crowd, ask, lease, refused, settled, take_down
-from harness import exact, instance_config, running_system
+from harness import RunningSystem, exact, instance_config, running_system
 from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
 from actors.lease import Lease
 from actors.mailbox import Reply
 from actors.messages import (
+    NO_MODEL,
     Acquire,
     Answer,
     CapacityFreed,
@@ -45,6 +48,65 @@ async def test_an_excluded_instance_is_passed_over() -> None:
         assert (await lease(system, 10, excluded={"small"})).config.name == "large"
         everywhere = await refused(system, 10, excluded={"small", "large"})
         assert everywhere == Refused("unavailable", tried_all=True)
+
+
+async def confined(
+    system: RunningSystem, tokens: int, *only: str, patience_s: float = 0.0
+) -> Lease | Refused | CountFirst:
+    wait_until = trio.current_time() + patience_s
+    return await system.leases.acquire(exact(tokens), wait_until, only=frozenset(only))
+
+
+async def test_an_ask_that_is_confined_goes_nowhere_else(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL, LARGE) as system:
+        for only in (("large",), ("large", "gone")):
+            answer = await confined(system, 10, *only)
+            assert isinstance(answer, Lease)
+            assert answer.config.name == "large"
+        assert await confined(system, 10, "gone") == Refused("unknown_model")
+        await lease(system, 90, excluded={"large"})
+        full = await confined(system, 50, "small")
+        assert isinstance(full, Refused)
+        assert full.reason == "saturated"
+        started = trio.current_time()
+        waited = await confined(system, 50, "small", patience_s=100.0)
+        assert isinstance(waited, Lease)
+        assert waited.config.name == "small"
+        assert 0 < trio.current_time() - started <= 61
+
+
+async def test_those_who_are_confined_to_a_full_instance_keep_nobody_from_another(
+    autojump_clock: MockClock,
+) -> None:
+    one, two = instance_config("one", max_tpm=100), instance_config("two", max_tpm=100)
+    async with running_system(one, two) as system, trio.open_nursery() as nursery:
+        await lease(system, 100, excluded={"two"})
+        blocking = await lease(system, 100, excluded={"one"})
+        for _ in range(10):
+            nursery.start_soon(partial(confined, system, 60, "one", patience_s=100.0))
+        await wait_all_tasks_blocked()
+        crowd = Crowd(system, nursery)
+        other = crowd.start(10, patience_s=100.0)
+        await wait_all_tasks_blocked()
+        assert other.answer is None
+        blocking.settle(Outcome("cancelled", reached=False))
+        await trio.sleep(1)
+        assert other.instance == "two"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_needs_no_model_goes_to_any_enabled_instance_however_full() -> None:
+    nothing = exact(0, model=NO_MODEL)
+    off = instance_config("off", priority=0, enabled=False)
+    async with running_system(off, SMALL, LARGE) as system:
+        await lease(system, 100, excluded={"large"})
+        assert isinstance(await confined(system, 50, "small"), Refused)
+        first = await lease(system, nothing)
+        assert first.config.name == "small"
+        assert first.tokens == 0
+        assert (await lease(system, nothing, excluded={"small"})).config.name == "large"
+        await take_down(system, "large")
+        assert (await refused(system, nothing, excluded={"small"})).reason == "unavailable"
 
 
 async def test_an_avoided_instance_comes_last_and_is_better_than_none(

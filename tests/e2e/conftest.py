@@ -73,7 +73,7 @@ def start(tmp_path: Path, listener: Listener) -> Start:
                 assembled(load_settings(environ)) as service,
                 trio.open_nursery() as serving,
             ):
-                url = await serving.start(_listen, listener, service)
+                url = await serving.start(listen, listener, service)
                 yield Running(url, resources, urls)
                 serving.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
@@ -81,7 +81,7 @@ def start(tmp_path: Path, listener: Listener) -> Start:
     return started
 
 
-async def _listen(listener: Listener, service: Any, *, task_status: trio.TaskStatus[str]) -> None:
+async def listen(listener: Listener, service: Any, *, task_status: trio.TaskStatus[str]) -> None:
     async with trio.open_nursery() as nursery:
         if listener == "engine":
             urls = await nursery.start(

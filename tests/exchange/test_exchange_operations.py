@@ -22,13 +22,19 @@ def test_an_operation_is_found_at_all_addresses(operation) -> None:
 def test_the_table_says_what_azure_scopes_to_a_deployment_and_how_streams_end() -> None:
     assert [operation.path for operation in OPERATIONS if not operation.deployment_scoped] == [
         "responses",
+        "responses/compact",
         "moderations",
+    ]
+    assert [operation.path for operation in OPERATIONS if operation.kept] == [
+        "responses",
+        "responses/compact",
     ]
     assert {operation.path: operation.ending for operation in OPERATIONS} == {
         "chat/completions": "choices",
         "completions": "choices",
         "embeddings": "close",
         "responses": "response",
+        "responses/compact": "close",
         "images/generations": "close",
         "images/edits": "close",
         "audio/speech": "close",
@@ -123,7 +129,7 @@ def test_whatever_is_found_is_in_the_data_plane_and_names_no_path(path: str) -> 
     if target is None:
         return
     assert is_data_plane(path)
-    assert (target.operation is None) != (target.models is None)
+    assert [target.operation, target.models, target.place].count(None) == 2
     if target.model is not None:
         assert target.model not in ("", ".", "..")
         assert "/" not in target.model

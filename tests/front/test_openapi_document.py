@@ -11,7 +11,8 @@ from front_fakes import KEY, FakeAdministration, config, front
 
 from actors.changes import masked, new_config
 from actors.models import InstanceConfig, InstanceState
-from proxy.exchange.operations import OPERATIONS, find
+from proxy.bound.resources import RESOURCES
+from proxy.exchange.operations import ADDRESSES, OPERATIONS, find
 from proxy.front.openapi import document
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ def test_it_describes_exactly_what_the_exchange_serves() -> None:
     described = [path for path, _, _ in operations() if path.startswith(("/v1/", "/openai/"))]
     assert described
     for path in described:
-        assert find(path.replace("{model}", "m").replace("{deployment}", "d")) is not None
+        assert find(re.sub(r"{\w+}", "x", path)) is not None
+    for address in ADDRESSES:
+        for resource in RESOURCES:
+            methods = {m for p, m, _ in operations() if p == address + resource.path}
+            assert methods == {method.lower() for method in resource.methods}
     for operation in OPERATIONS:
         assert len([path for path in described if path.endswith(f"/{operation.path}")]) >= 4
 

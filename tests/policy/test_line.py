@@ -196,3 +196,15 @@ class LineMachine(RuleBasedStateMachine):
 
 TestLineMachine = LineMachine.TestCase
 TestLineMachine.settings = settings(max_examples=50, deadline=None)
+
+
+def test_asks_that_are_confined_do_not_hide_the_others_behind_them() -> None:
+    line = WaitingLine(100)
+    for number in range(10):
+        line.join(ask(number)._replace(only=frozenset({"east"})))
+    line.join(ask(10))
+    line.join(ask(11)._replace(only=frozenset({"west"})))
+    assert numbers(line) == [*range(LOOK_AHEAD), 10, 11]
+    assert line.leave(LeaseId(4))
+    assert line.leave(LeaseId(11))
+    assert [each.lease_id for each in line.clear()] == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]

@@ -121,8 +121,8 @@ def test_files_live_where_they_were_uploaded() -> None:
     listed = document(get(here, "/openai/v1/files", query=b"purpose=batch"))
     assert [entry["id"] for entry in listed["data"]] == [made]
     assert [entry["id"] for entry in document(get(here, "/openai/v1/files"))["data"]] == [
-        made,
         other,
+        made,
     ]
     assert get(elsewhere, f"/openai/files/{made}").status == 404
     assert document(v1(here, f"files/{made}", method="DELETE"))["deleted"] is True

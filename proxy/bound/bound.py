@@ -1,0 +1,102 @@
+"""The side of the exchange that knows where things are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.bound.asking import Asking
+from proxy.bound.carrying import Carrying
+from proxy.bound.errand import read_errand
+from proxy.bound.ids import SEALED, may_name, named_by
+from proxy.bound.listing import Listing
+from proxy.bound.notes import MadeNotes, ResponseNotes
+from proxy.bound.whereabouts import Whereabouts
+from proxy.exchange.patience import patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from actors.models import InstanceConfig
+    from proxy.bound.errand import Errand
+    from proxy.bound.ids import Key
+    from proxy.bound.owners import Owners
+    from proxy.bound.resources import Place
+    from proxy.exchange.attempts import Means
+    from proxy.exchange.call import Call
+    from proxy.exchange.ports import RequestReader, ResponseWriter
+    from proxy.exchange.record import RequestRecord
+
+
+class Bound:
+    """Binds requests to the instances that made what they name, and remembers what answers make.
+
+    `configs`: every instance's configuration, by name; must not block.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        owners: Owners,
+        configs: Callable[[], Mapping[str, InstanceConfig]],
+    ) -> None:
+        self._means = means
+        self._owners = owners
+        self._asking = Asking(means)
+        self._whereabouts = Whereabouts(owners, self._asking, configs)
+
+    async def serve(
+        self, request: RequestReader, writer: ResponseWriter, record: RequestRecord, place: Place
+    ) -> None:
+        """Answers a request about something that is kept. Errors: `ProxyError`."""
+        resource = place.resource
+        record.operation = resource.path
+        if request.method == "GET" and resource.listed and len(self._whereabouts.upstreams()) > 1:
+            listing = Listing(self._asking, self._whereabouts, self._owners, record)
+            await listing.answer(resource.family, request.query, writer)
+            return
+        errand = await read_errand(request, place)
+        try:
+            record.model = errand.model
+            binding = await self._whereabouts.binding(errand.names)
+            if resource.makes and errand.method != "DELETE":
+                writer = MadeNotes(writer, record, self._owners, resource.makes)
+            waits = patience(request.headers, self._means.max_wait_s)
+            carrying = Carrying(self._means, errand, binding, waits, writer, record)
+            done = await carrying.run()
+            if place.key is not None:
+                self._learn(errand, place.key, record, done=done, bound=binding is not None)
+        finally:
+            errand.close()
+
+    def _learn(
+        self, errand: Errand, key: Key, record: RequestRecord, *, done: bool, bound: bool
+    ) -> None:
+        """What the end of an errand says of `key`, which its path names."""
+        gone = errand.method == "DELETE" if done else record.status == 404
+        if gone and errand.place.resource.names_one:
+            self._owners.forget(key)
+        elif done and not bound:
+            self._owners.remember(key, record.instance)
+
+    async def bind(
+        self, call: Call, writer: ResponseWriter, record: RequestRecord
+    ) -> ResponseWriter:
+        """`call`, a request for a response, goes to the owner of what it names. Returns the writer
+        that takes note of what the answer makes. Errors: `ProxyError` if there is no such place.
+        """
+        assert isinstance(call.body, bytes)
+        named = named_by(call.document) if may_name(call.body) else []
+        if named:
+            call.binding = await self._whereabouts.binding(named)
+            call.unopened = tuple(
+                key
+                for key in named
+                if key.startswith(f"{SEALED}/") and self._owners.find(key) is None
+            )
+        return ResponseNotes(
+            writer,
+            record,
+            self._owners,
+            stored=call.document.get("store") is not False,
+            opened=call.unopened,
+        )

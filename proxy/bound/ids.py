@@ -1,0 +1,124 @@
+"""Ids of what is kept upstream: which ones a request names, which ones an answer makes. Pure.
+
+A key is `family/id`, such as `files/file-1`: also the path at which the thing can be asked for.
+Encrypted reasoning has no address; its key is `sealed/` and a digest of what was encrypted, for a
+client may leave the item's id out but never its content.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+Key: TypeAlias = str
+
+SEALED: Final = "sealed"
+MAX_NAMED: Final = 512
+"""Ids of one request that are looked up; a vector store takes 500 files at once."""
+MAX_SEALED: Final = 32
+"""Encrypted items of one request that are looked up, the newest ones: one of them is enough to
+tell whose they are."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,199}")
+_KEY: Final = re.compile(rf"[a-z_]{{1,32}}/{_ID.pattern}")
+
+_FAMILY_OF: Final = {
+    "previous_response_id": "responses",
+    "conversation": "conversations",
+    "input_file_id": "files",
+    "file_id": "files",
+    "file_ids": "files",
+    "vector_store_id": "vector_stores",
+    "vector_store_ids": "vector_stores",
+    "assistant_id": "assistants",
+}
+"""Fields of requests, at any depth → the family of the ids in them."""
+_UNREAD: Final = frozenset({"metadata", "attributes"})
+"""What these hold is the client's own."""
+_HINTS: Final = (b'_id"', b'_ids"', b'"conversation"', b'"encrypted_content"')
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` could be an id: such a one is harmless in a path, a log and a file."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
+
+
+def may_name(body: bytes) -> bool:
+    """Whether a JSON body can name an id at all: four searches, for the usual one that doesn't."""
+    return any(hint in body for hint in _HINTS)
+
+
+def named_by(document: Mapping[str, Any]) -> list[Key]:
+    """What a JSON request names, each once, the encrypted items last. Cost: linear."""
+    named: dict[Key, None] = {}
+    sealed: dict[str, None] = {}
+    for field, value in _fields(document):
+        if field == "encrypted_content":
+            if isinstance(value, str) and value:
+                sealed[value] = None
+        elif len(named) < MAX_NAMED:
+            named.update(dict.fromkeys(_keys(_FAMILY_OF[field], value)))
+    return [*named, *map(sealed_key, list(sealed)[-MAX_SEALED:])]
+
+
+def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields that may name something, in the order of the text."""
+    stack: list[Any] = [document]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            for field, inner in value.items():
+                if field in _FAMILY_OF or field == "encrypted_content":
+                    yield field, inner
+            inner_values = [inner for field, inner in value.items() if field not in _UNREAD]
+        else:
+            inner_values = value
+        stack.extend(v for v in reversed(inner_values) if isinstance(v, dict | list))
+
+
+def _keys(family: str, value: Any) -> Iterator[Key]:
+    if isinstance(value, dict):  # `conversation` may be an object with an id
+        value = value.get("id")
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str) and is_id(each):
+            yield f"{family}/{each}"
+
+
+def sealed_key(content: str) -> Key:
+    """128 bits of a digest; a collision would only ask the wrong instance."""
+    digest = blake2b(content.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return f"{SEALED}/{digest}"
+
+
+def made_by(document: Mapping[str, Any], makes: Iterable[tuple[str, str]]) -> Iterator[Key]:
+    """What an answer makes. `makes`: its fields that hold ids, `a.b` for one inside another, with
+    the families. No other field is looked at: an answer repeats much that the client wrote."""
+    for field, family in makes:
+        value: Any = document
+        for step in field.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, str) and is_id(value):
+            yield f"{family}/{value}"
+
+
+def sealed_in(response: Mapping[str, Any]) -> Iterator[Key]:
+    """The encrypted items that a response brings."""
+    output = response.get("output")
+    for item in output if isinstance(output, list) else ():
+        content = item.get("encrypted_content") if isinstance(item, dict) else None
+        if isinstance(content, str) and content:
+            yield sealed_key(content)
+
+
+def told(key: Key) -> str:
+    """How a key is called in a message to the client."""
+    family, _, identity = key.partition("/")
+    return "the encrypted reasoning" if family == SEALED else f"`{identity}`"
