@@ -12,8 +12,9 @@ Each from evidence only, nothing assumed:
   is how it counts. The largest ratio of the period is what matters, because a limiter that resets
   each minute is far below our sliding view right after a reset and next to it just before. A
   ratio is never above 1: what exceeds our view is others' use.
-- **The rule.** The ratio is found of two counts of ours: of what was reserved, and of what was
-  used. The one that explains the upstream's with less room lost is the one to go by.
+- **The rule.** The ratio is found of three counts of ours: of what was reserved, of what was used,
+  and of that from the end of a call on. The one that explains the upstream's with least room lost
+  is the one to go by.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ FLOOR: Final = 0.05
 USED_MARGIN: Final = 1.01
 """On top of the largest ratio to what was used."""
 USED_MOST: Final = 1.08
-"""A limiter that counts what was used at the end of a call forgets it later than we do, by the
-share of a minute that a call takes; one that is further off follows another rule."""
+"""A limiter that is further off follows another rule."""
 HOLD_S: Final = 10.0
 HOLDS: Final = 8
 """Others' use is forgotten after 70 to 80 s: a limiter that resets each minute shows all of it

@@ -23,46 +23,74 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    """An open lease. `charged`, `used`: our two counts right after it, to be compared with what its
-    answer's headers will say."""
+    """An open lease. `counts`: ours right after it, to be compared with what its answer's headers
+    will say."""
 
     tokens: int
     slot: int
+    counts: _Counts
+
+
+class _Counts(NamedTuple):
+    """Three ways to count the same minute: what was reserved; what was used, where that is known;
+    and the same, but from the end of a call on."""
+
     charged: int
     used: int
+    ended: int
 
 
 class Quota:
     """Synchronous; `now` is trio time. Written by the owning instance only; the reading methods
     only drop what has left the window, which changes no answer.
 
-    Two counts: `_charge` of what was reserved, `_used` of what was used, where that is known.
+    `_charge`, `_used`, `_ended`: see `_Counts`.
     """
 
-    __slots__ = ("_charge", "_open", "_used", "limit", "others", "pace", "ratio", "used_ratio")
+    __slots__ = (
+        "_charge",
+        "_ended",
+        "_open",
+        "_used",
+        "ended_ratio",
+        "limit",
+        "others",
+        "pace",
+        "ratio",
+        "used_ratio",
+    )
 
     def __init__(self) -> None:
         self.limit = LearnedLimit(None)
         self.pace = Pace()
         self.ratio = CountRatio()
         self.used_ratio = CountRatio()
+        self.ended_ratio = CountRatio()
         self.others = OthersUse()
         self._charge = SlidingSum()
         self._used = SlidingSum()
+        self._ended = SlidingSum()
         self._open: dict[LeaseId, _Entry] = {}
 
     # -- reading ---------------------------------------------------------------------------
 
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
-        charged, used = self._charge.total(now), self._used.total(now)
-        return self._believed(charged, used) + self.others.value(now)
+        return self._believed(self._counts(now)) + self.others.value(now)
 
-    def _believed(self, charged: int, used: int) -> int:
-        """What it has counted of ours, by the rule that leaves more room of those that hold."""
-        ratio, used_ratio = self.ratio.value(), self.used_ratio.of_used()
-        by_charge = charged if ratio == 1.0 else ceil(charged * ratio)
-        return by_charge if used_ratio is None else min(by_charge, ceil(used * used_ratio))
+    def _counts(self, now: float) -> _Counts:
+        return _Counts(self._charge.total(now), self._used.total(now), self._ended.total(now))
+
+    def _believed(self, counts: _Counts) -> int:
+        """What it has counted of ours, by the rule that leaves most room of those that hold."""
+        ratio, used = self.ratio.value(), self.used_ratio.of_used()
+        ended = self.ended_ratio.of_used()
+        least = counts.charged if ratio == 1.0 else ceil(counts.charged * ratio)
+        if used is not None:
+            least = min(least, ceil(counts.used * used))
+        if ended is not None:
+            least = min(least, ceil(counts.ended * ended))
+        return least
 
     def free(self, now: float) -> int | None:
         """Tokens that it is believed to let through now; None while no limit is known."""
@@ -82,10 +110,11 @@ class Quota:
         # Others may stop at any time: even where they leave too little, it may be enough then.
         room = max(tokens, limit - self.others.value(now))
         at = _fits(self._charge, self.ratio.value(), tokens, room, now, ahead)
-        used_ratio = self.used_ratio.of_used()
-        if used_ratio is None:
-            return at
-        return min(at, _fits(self._used, used_ratio, tokens, room, now, ahead))
+        for count, found in ((self._used, self.used_ratio), (self._ended, self.ended_ratio)):
+            ratio = found.of_used()
+            if ratio is not None:
+                at = min(at, _fits(count, ratio, tokens, room, now, ahead))
+        return at
 
     def utilization(self, now: float) -> float:
         """Count as a share of the limit; 0.0 while no limit is known."""
@@ -101,8 +130,8 @@ class Quota:
     def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
         slot = self._charge.add(tokens, now)
         self._used.add(tokens, now)
-        charged, used = self._charge.total(now), self._used.total(now)
-        self._open[lease_id] = _Entry(tokens, slot, charged, used)
+        self._ended.add(tokens, now)
+        self._open[lease_id] = _Entry(tokens, slot, self._counts(now))
         self.pace.count(now)
 
     def settle(
@@ -120,6 +149,8 @@ class Quota:
         if rule == "actual":
             self._charge.correct(entry.slot, used_tokens - entry.tokens, now)
         self._used.correct(entry.slot, used_tokens - entry.tokens, now)
+        self._ended.correct(entry.slot, -entry.tokens, now)
+        self._ended.add(used_tokens, now)
 
     def observe(self, lease_id: LeaseId, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""
@@ -132,6 +163,7 @@ class Quota:
         entry = self._open.pop(lease_id)
         self._charge.correct(entry.slot, -entry.tokens, now)
         self._used.correct(entry.slot, -entry.tokens, now)
+        self._ended.correct(entry.slot, -entry.tokens, now)
 
     def _learn(self, entry: _Entry, evidence: Evidence, now: float) -> None:
         if evidence.limit_tokens is not None:
@@ -143,9 +175,11 @@ class Quota:
         limit = self.limit.value(now)
         if evidence.remaining_tokens is not None and limit is not None:
             counted = limit - evidence.remaining_tokens  # when this request arrived there
-            self.ratio.observe(counted, entry.charged, limit, now)
-            self.used_ratio.observe(counted, entry.used, limit, now)
-            self.others.observe(counted - self._believed(entry.charged, entry.used), now)
+            for found, ours in zip(
+                (self.ratio, self.used_ratio, self.ended_ratio), entry.counts, strict=True
+            ):
+                found.observe(counted, ours, limit, now)
+            self.others.observe(counted - self._believed(entry.counts), now)
 
     def refused(self, tokens: int, now: float) -> None:
         """The upstream has refused so many for its token limit: there was less room than we
@@ -158,6 +192,7 @@ class Quota:
         self.pace.limit.forget()
         self.ratio.forget()
         self.used_ratio.forget()
+        self.ended_ratio.forget()
         self.others.forget()
 
     # -- the state file --------------------------------------------------------------------
@@ -169,6 +204,7 @@ class Quota:
             "others_tokens": self.others.value(now),
             "charge": packed(self._charge.export(now)),
             "used": packed(self._used.export(now)),
+            "ended": packed(self._ended.export(now)),
             "requests": packed(self.pace.export(now)),
         }
 
@@ -183,6 +219,7 @@ class Quota:
             self.others.observe(others, now)
         self._charge.restore(unpacked(exported.get("charge"), older_s), now)
         self._used.restore(unpacked(exported.get("used"), older_s), now)
+        self._ended.restore(unpacked(exported.get("ended"), older_s), now)
         self.pace.restore(unpacked(exported.get("requests"), older_s), now)
 
 

@@ -160,7 +160,7 @@ def test_a_limiter_that_counts_what_was_used_is_filled_to_the_brim() -> None:
             theirs = sum(amount for at, amount in counts if at > now - 60)
             quota.observe(lease(number), says(2000, 2000 - theirs), now)
         now += 0.25
-    assert quota.used_ratio.of_used() is not None
+    assert quota.ended_ratio.of_used() is not None
     assert max(highest[-200:]) >= 0.97 * 2000
 
 
@@ -170,7 +170,7 @@ def test_a_limiter_that_keeps_what_was_reserved_is_not_taken_for_one_that_gives_
         quota.reserve(lease(number), 10, number * 1.0)
         evidence = says(700, 700 - 10 * min(number + 1, 60))
         quota.settle(lease(number), 7, "estimate", evidence, number + 0.5)
-    assert quota.used_ratio.of_used() is None
+    assert quota.used_ratio.of_used() is quota.ended_ratio.of_used() is None
     assert quota.counted(300.0) >= 590
 
 
