@@ -209,10 +209,14 @@ class Router:
         if not (len(self._line) or len(self._promises)) or not ask.demand.model:
             return ref.headroom.assess(ask.demand, now)
         limit = _limit(ref, ask, now)
-        ahead = NOBODY if waited else self._ahead(limit, ask, ask.wait_until, now)
+        ahead = NOBODY if waited else self._bookings.ahead(limit, ask.rank)
         obstacle = ref.headroom.assess(ask.demand, now, ahead)
-        if obstacle is None and limit in self._claims:
-            return Obstacle("claimed", self._claims[limit])
+        if obstacle is None:  # what is free now is kept for nobody who is not there
+            return Obstacle("claimed", self._claims[limit]) if limit in self._claims else None
+        if not waited:
+            promised = self._ahead(limit, ask, ask.wait_until, now)
+            if promised != ahead:
+                ahead, obstacle = promised, ref.headroom.assess(ask.demand, now, promised)
         return self._expected(obstacle, ahead, now)
 
     def _expected(self, obstacle: Obstacle | None, ahead: Ahead, now: float) -> Obstacle | None:

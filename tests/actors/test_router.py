@@ -520,9 +520,14 @@ async def test_once_clients_do_come_back_their_places_are_kept(autojump_clock: M
             await trio.sleep_until(told)
             assert (await crowd.join(100, again=True)).instance == "small"
             await trio.sleep(61)
-        await lease(system, 100)
+        await lease(system, 20)
+        await trio.sleep(30)
+        await lease(system, 60)
         told = (await refused(system, 80)).retry_at
         assert told is not None
+        now = trio.current_time()
+        await lease(system, 20, patience_s=100)
+        assert trio.current_time() == now, "what is free now is kept for nobody who is not there"
         await trio.sleep_until(told - 1)
         newcomer = await refused(system, 80, patience_s=30)
         assert newcomer.retry_at == pytest.approx(told + 60, abs=1)
