@@ -23,8 +23,8 @@ TELLING_S: Final = 0.5
 """Shorter waits are over too soon to show how good a forecast is."""
 WEIGHT: Final = 0.02
 """Of the latest wait in the stretch: about the last hundred count."""
-SLACK: Final = 0.05
-MOST_SLACK_S: Final = 0.5
+SLACK: Final = 0.08
+MOST_SLACK_S: Final = 0.8
 """Forecasts are off by some tenths of a second either way; who waits in vain has lost more than one
 who is told at once to come back a little later."""
 MOST: Final = 1.5

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 OUTPUT_MARGIN: Final = 1.25
 KIND: Final = RequestKind(
     model=MODEL,
-    input_tokens=Lognormal(kind="lognormal", median=160, p95=600, most=3000),
-    output_tokens=Lognormal(kind="lognormal", median=80, p95=250, most=1000),
+    input_tokens=Lognormal(kind="lognormal", median=120, p95=400, most=2000),
+    output_tokens=Lognormal(kind="lognormal", median=60, p95=180, most=1000),
     max_tokens=MultipleLimit(kind="multiple", times=OUTPUT_MARGIN),
     stream_share=0.3,
 )
 SETTLED_S: Final = 180
 """By then what full windows let through at once in the beginning no longer counts, and whatever
 the phase of a limiter, two whole minutes of its own are over."""
-CHANGE_S: Final = 240
+CHANGE_S: Final = 180
 """When something changes, in the trials in which something does."""
 
 
@@ -100,7 +100,7 @@ def _changed(name: str, load: float, the_minute: Bars, afterwards: Bars, **chang
             Stretch("the minute of the change", the_minute, CHANGE_S, recovered_s),
             Stretch("afterwards", afterwards, recovered_s),
         ),
-        duration_s=480,
+        duration_s=420,
         changes=changes,
     )
 
@@ -130,14 +130,14 @@ TRIALS: Final = (
                 SETTLED_S,
             ),
         ),
-        duration_s=480,
+        duration_s=420,
         returning_share=0.05,
     ),
     Trial(
         "bursts",
         3.0,
         (Stretch("all", Bars(most_client_refusals=0, most_upstream_refused=0.005)),),
-        duration_s=480,
+        duration_s=420,
         bursts=(Burst(every_s=40, lasts_s=30, times=0, from_s=10),),
         max_wait_s=20.0,
     ),
