@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,8 +89,12 @@ class Target:
     session: Any
 
     def renew(self) -> None:
-        """Both instances are there, and nothing is held against the one that serves."""
+        """Both instances are there and no other, and nothing is held against the one that
+        serves: a search for an unknown id asks all of them."""
         instances = f"{self.url}/admin/instances"
+        present = self.session.get(instances, headers=KEY).json()["instances"]
+        for name in present.keys() - {SERVING, CHANGED}:
+            self.session.delete(f"{instances}/{quote(name)}", headers=KEY)
         for name in (SERVING, CHANGED):
             record = {"name": name, "api_base": self.upstream, **RECORD}
             self.session.post(instances, headers=KEY, json=record)
