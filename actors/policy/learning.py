@@ -134,6 +134,11 @@ class CountRatio:
         self._current = max(self._current, upstream_count / our_count)
         self._samples += 1
 
+    @property
+    def known(self) -> bool:
+        """Whether a whole period has shown anything."""
+        return self._last is not None
+
     def value(self) -> float:
         """By what our count is to be multiplied; 1.0 until a whole period has shown less."""
         if self._last is None:

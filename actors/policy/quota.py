@@ -76,10 +76,15 @@ class Quota:
 
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
-        return self._believed(self._counts(now)) + self.others.value(now)
+        charged = self._charge.total(now)
+        if self._counts_otherwise():
+            counts = _Counts(charged, self._used.total(now), self._ended.total(now))
+            charged = self._believed(counts)
+        return charged + self.others.value(now)
 
-    def _counts(self, now: float) -> _Counts:
-        return _Counts(self._charge.total(now), self._used.total(now), self._ended.total(now))
+    def _counts_otherwise(self) -> bool:
+        """Whether anything has been found out of how it counts, other than as we reserve."""
+        return self.ratio.known or self.used_ratio.known or self.ended_ratio.known
 
     def _believed(self, counts: _Counts) -> int:
         """What it has counted of ours, by the rule that leaves most room of those that hold."""
@@ -131,7 +136,8 @@ class Quota:
         slot = self._charge.add(tokens, now)
         self._used.add(tokens, now)
         self._ended.add(tokens, now)
-        self._open[lease_id] = _Entry(tokens, slot, self._counts(now))
+        counts = _Counts(self._charge.latest, self._used.latest, self._ended.latest)
+        self._open[lease_id] = _Entry(tokens, slot, counts)
         self.pace.count(now)
 
     def settle(
@@ -175,11 +181,12 @@ class Quota:
         limit = self.limit.value(now)
         if evidence.remaining_tokens is not None and limit is not None:
             counted = limit - evidence.remaining_tokens  # when this request arrived there
-            for found, ours in zip(
-                (self.ratio, self.used_ratio, self.ended_ratio), entry.counts, strict=True
-            ):
-                found.observe(counted, ours, limit, now)
-            self.others.observe(counted - self._believed(entry.counts), now)
+            charged, used, ended = entry.counts
+            self.ratio.observe(counted, charged, limit, now)
+            self.used_ratio.observe(counted, used, limit, now)
+            self.ended_ratio.observe(counted, ended, limit, now)
+            believed = self._believed(entry.counts) if self._counts_otherwise() else charged
+            self.others.observe(counted - believed, now)
 
     def refused(self, tokens: int, now: float) -> None:
         """The upstream has refused so many for its token limit: there was less room than we

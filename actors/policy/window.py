@@ -36,7 +36,7 @@ class SlidingSum:
     left, at most the whole ring once.
     """
 
-    __slots__ = ("_blocks", "_head", "_per_s", "_ring", "_size", "_total")
+    __slots__ = ("_blocks", "_ends_at", "_head", "_per_s", "_ring", "_size", "_total")
 
     def __init__(self, span_s: float = 60.0, slots: int = 600) -> None:
         assert span_s > 0
@@ -45,6 +45,7 @@ class SlidingSum:
         self._size = slots + 1
         self._clear()
         self._head = BEFORE_ALL  # number of the running slot; slot n begins at n / _per_s
+        self._ends_at = -inf  # when the running slot does: most calls come before
 
     def _clear(self) -> None:
         self._ring = [0] * self._size
@@ -53,9 +54,13 @@ class SlidingSum:
 
     def total(self, now: float) -> int:
         """The sum at `now`."""
-        head = floor(now * self._per_s)
-        if head > self._head:
-            self._advance(head)
+        if now >= self._ends_at:
+            self._advance(floor(now * self._per_s))
+        return self._total
+
+    @property
+    def latest(self) -> int:
+        """The sum at the latest `now` seen."""
         return self._total
 
     def add(self, amount: int, now: float) -> int:
@@ -64,9 +69,8 @@ class SlidingSum:
         Slot numbers never decrease.
         """
         assert amount >= 0
-        head = floor(now * self._per_s)
-        if head > self._head:
-            self._advance(head)
+        if now >= self._ends_at:
+            self._advance(floor(now * self._per_s))
         index = self._head % self._size
         self._ring[index] += amount
         self._blocks[index // BLOCK] += amount
@@ -188,6 +192,7 @@ class SlidingSum:
                     self._total -= amount
                     ring[index] = 0
         self._head = head
+        self._ends_at = self._begin(head + 1)
 
     def _begin(self, slot: int) -> float:
         """The first instant that `total` assigns to `slot`, whatever the division rounds to."""
