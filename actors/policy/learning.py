@@ -90,11 +90,9 @@ class LearnedLimit:
 
     def value(self, now: float) -> int | None:
         """The limit now; None if none is known."""
-        learned = self.learned(now)
-        limit = self.configured if learned is None else learned
-        if self._reduced is None or limit is None:
-            return limit
-        if self._reduced >= limit:
+        fresh = self._seen is not None and now - self._seen_at <= FRESH_S
+        limit = self._seen if fresh else self.configured
+        if self._reduced is None or limit is None or self._reduced >= limit:
             return limit
         since_s = now - self._reduced_at
         slight = limit - self._reduced < SLIGHT * limit
@@ -169,6 +167,8 @@ class OthersUse:
         self._value = 0
 
     def observe(self, excess: int, now: float) -> None:
+        if excess <= 0:
+            return
         self._advance(now)
         slot = self._head % HOLDS
         if excess > self._highest[slot]:

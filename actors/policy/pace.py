@@ -7,7 +7,7 @@ per minute, per ten seconds and per second.
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import floor
 from typing import TYPE_CHECKING, Final
 
 from actors.policy.learning import LearnedLimit, OthersUse
@@ -34,24 +34,28 @@ class Pace:
     def __init__(self) -> None:
         self.limit = LearnedLimit(None)
         self.others = OthersUse()
-        self._windows = tuple(
-            SlidingSum(span_s, slots) for span_s, slots in zip(SPANS_S, SLOTS, strict=True)
-        )
+        self._windows = _windows()
 
     def per_minute(self, now: float) -> int:
         """Requests sent during the last minute."""
         return self._windows[0].total(now)
 
     def count(self, now: float, requests: int = 1) -> None:
-        for window in self._windows:
-            window.add(requests, now)
+        minute, ten, one = self._windows
+        minute.add(requests, now)
+        ten.add(requests, now)
+        one.add(requests, now)
 
     def free(self, now: float, ahead: int = 0) -> bool:
         """Whether one more request may be sent now, after `ahead` others."""
         shares = self._shares(now)
-        return shares is None or all(
-            window.total(now) + ahead < share
-            for window, share in zip(self._windows, shares, strict=True)
+        if shares is None:
+            return True
+        minute, ten, one = self._windows
+        return (
+            one.total(now) + ahead < shares[2]
+            and ten.total(now) + ahead < shares[1]
+            and minute.total(now) + ahead < shares[0]
         )
 
     def earliest(self, now: float, ahead: int = 0) -> float:
@@ -71,7 +75,7 @@ class Pace:
         limit = self.limit.value(now)
         if limit is None:
             return None
-        shares = limit, ceil(limit / 6), ceil(limit / 60)
+        shares = limit, -(-limit // 6), -(-limit // 60)
         others = self.others.value(now)
         if not others:
             return shares
@@ -94,9 +98,7 @@ class Pace:
 
     def reset(self, requests: int, now: float) -> None:
         """From now on, `requests` were sent during the last minute."""
-        self._windows = tuple(
-            SlidingSum(span_s, slots) for span_s, slots in zip(SPANS_S, SLOTS, strict=True)
-        )
+        self._windows = _windows()
         self._windows[0].add(requests, now)
 
     def export(self, now: float) -> list[tuple[float, int]]:
@@ -106,3 +108,10 @@ class Pace:
         entries = list(entries)
         for window in self._windows:
             window.restore(entries, now)
+
+
+def _windows() -> tuple[SlidingSum, SlidingSum, SlidingSum]:
+    minute, ten, one = (
+        SlidingSum(span_s, slots) for span_s, slots in zip(SPANS_S, SLOTS, strict=True)
+    )
+    return minute, ten, one

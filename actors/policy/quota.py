@@ -11,7 +11,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.policy.entries import packed, unpacked
-from actors.policy.learning import CountRatio, LearnedLimit, OthersUse
+from actors.policy.learning import SIGNAL, CountRatio, LearnedLimit, OthersUse
 from actors.policy.pace import Pace
 from actors.policy.window import SlidingSum
 
@@ -49,6 +49,7 @@ class Quota:
 
     __slots__ = (
         "_charge",
+        "_counts_otherwise",
         "_ended",
         "_open",
         "_used",
@@ -70,6 +71,8 @@ class Quota:
         self._charge = SlidingSum()
         self._used = SlidingSum()
         self._ended = SlidingSum()
+        self._counts_otherwise = False
+        """Whether anything has been found out of how it counts, other than as we reserve."""
         self._open: dict[LeaseId, _Entry] = {}
 
     # -- reading ---------------------------------------------------------------------------
@@ -77,14 +80,10 @@ class Quota:
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
         charged = self._charge.total(now)
-        if self._counts_otherwise():
+        if self._counts_otherwise:
             counts = _Counts(charged, self._used.total(now), self._ended.total(now))
             charged = self._believed(counts)
         return charged + self.others.value(now)
-
-    def _counts_otherwise(self) -> bool:
-        """Whether anything has been found out of how it counts, other than as we reserve."""
-        return self.ratio.known or self.used_ratio.known or self.ended_ratio.known
 
     def _believed(self, counts: _Counts) -> int:
         """What it has counted of ours, by the rule that leaves most room of those that hold."""
@@ -181,12 +180,19 @@ class Quota:
         limit = self.limit.value(now)
         if evidence.remaining_tokens is not None and limit is not None:
             counted = limit - evidence.remaining_tokens  # when this request arrived there
-            charged, used, ended = entry.counts
-            self.ratio.observe(counted, charged, limit, now)
-            self.used_ratio.observe(counted, used, limit, now)
-            self.ended_ratio.observe(counted, ended, limit, now)
-            believed = self._believed(entry.counts) if self._counts_otherwise() else charged
+            believed = entry.counts.charged
+            if max(entry.counts) >= SIGNAL * limit:
+                self._compare(counted, entry.counts, limit, now)
+            if self._counts_otherwise:
+                believed = self._believed(entry.counts)
             self.others.observe(counted - believed, now)
+
+    def _compare(self, counted: int, ours: _Counts, limit: int, now: float) -> None:
+        """With each way to count: which one is the upstream's?"""
+        self.ratio.observe(counted, ours.charged, limit, now)
+        self.used_ratio.observe(counted, ours.used, limit, now)
+        self.ended_ratio.observe(counted, ours.ended, limit, now)
+        self._counts_otherwise = self.ratio.known or self.used_ratio.known or self.ended_ratio.known
 
     def refused(self, tokens: int, now: float) -> None:
         """The upstream has refused so many for its token limit: there was less room than we
@@ -197,6 +203,7 @@ class Quota:
         """What was learned was about another upstream; what was sent counts on."""
         self.limit.forget()
         self.pace.limit.forget()
+        self._counts_otherwise = False
         self.ratio.forget()
         self.used_ratio.forget()
         self.ended_ratio.forget()
