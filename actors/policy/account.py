@@ -11,10 +11,9 @@ lease is settled once; neither account is ever negative.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from actors.policy.entries import packed, unpacked
+from actors.policy.entries import TOGETHER, packed, unpacked
 from actors.policy.window import SlidingSum
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ ChargeRule: TypeAlias = Literal["estimate", "actual"]
 (learn.microsoft.com, "Manage Azure OpenAI quota", 2026). `actual`: corrected to what was used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """`slot`: where in the charge it was entered."""
 
     tokens: int
@@ -116,7 +114,7 @@ class Account:
 
     def export(self, now: float) -> dict[str, str]:
         """For the state file: the entries of each account."""
-        return {name: packed(window.export(now)) for name, window in self._windows()}
+        return {name: packed(window.export(now, TOGETHER)) for name, window in self._windows()}
 
     def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
         """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""

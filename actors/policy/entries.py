@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 10_000
 """Characters; sixty entries need a tenth of it."""
+TOGETHER: Final = 10
+"""Slots of a minute's window that make a second."""
 _ENTRY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?):(\d{1,16})")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING, Final
 
+from actors.policy.entries import TOGETHER
 from actors.policy.learning import LearnedLimit, OthersUse
 from actors.policy.window import SlidingSum
 
@@ -102,7 +103,7 @@ class Pace:
         self._windows[0].add(requests, now)
 
     def export(self, now: float) -> list[tuple[float, int]]:
-        return self._windows[0].export(now)
+        return self._windows[0].export(now, TOGETHER)
 
     def restore(self, entries: Iterable[object], now: float) -> None:
         entries = list(entries)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.policy.entries import packed, unpacked
+from actors.policy.entries import TOGETHER, packed, unpacked
 from actors.policy.learning import SIGNAL, CountRatio, LearnedLimit, OthersUse
 from actors.policy.pace import Pace
 from actors.policy.window import SlidingSum
@@ -216,9 +216,9 @@ class Quota:
             "limit_tokens": self.limit.learned(now),
             "limit_requests": self.pace.limit.learned(now),
             "others_tokens": self.others.value(now),
-            "charge": packed(self._charge.export(now)),
-            "used": packed(self._used.export(now)),
-            "ended": packed(self._ended.export(now)),
+            "charge": packed(self._charge.export(now, TOGETHER)),
+            "used": packed(self._used.export(now, TOGETHER)),
+            "ended": packed(self._ended.export(now, TOGETHER)),
             "requests": packed(self.pace.export(now)),
         }
 

@@ -137,19 +137,21 @@ class SlidingSum:
         assert at is not None
         return at + rounds * self._size / self._per_s
 
-    def export(self, now: float) -> list[tuple[float, int]]:
-        """(age in seconds, amount) of every slot that is not empty, oldest first.
+    def export(self, now: float, together: int = 1) -> list[tuple[float, int]]:
+        """(age in seconds, amount) of what is not empty, oldest first; of so many slots `together`.
 
-        The age is that of the slot's end, the least that the age of anything in it can be: a
-        restored amount is never counted for less than `span_s`, and at most one slot longer than
-        it would have been.
+        The age is that of the end of the last of them, the least that the age of anything in them
+        can be: a restored amount is never counted for less than `span_s`, and at most so many
+        slots longer than it would have been.
         """
         self.total(now)
+        begin = (self._head + 1) % self._size
+        amounts = self._ring[begin:] + self._ring[:begin]  # oldest first
         oldest = self._head - self._size + 1
         return [
-            (max(0.0, now - (slot + 1) / self._per_s), amount)
-            for slot in range(oldest, self._head + 1)
-            if (amount := self._ring[slot % self._size])
+            (max(0.0, now - (oldest + min(first + together, self._size)) / self._per_s), amount)
+            for first in range(0, self._size, together)
+            if (amount := sum(amounts[first : first + together]))
         ]
 
     def restore(self, entries: Iterable[object], now: float) -> None:

@@ -252,7 +252,8 @@ async def test_a_restart_in_a_full_minute_forgets_nothing(
         assert after == unconnected, "nobody has connected since"
         answer = await ask(system, 400)
         assert isinstance(answer, Refused)
-        assert answer.retry_at == pytest.approx(60, abs=0.3)
+        assert answer.retry_at is not None
+        assert 60 <= answer.retry_at <= 61.3, "the file keeps seconds, and the younger end counts"
         await lease(system, 300)
 
 

@@ -269,7 +269,7 @@ def test_a_quota_restores_what_it_exported_aged() -> None:
     restored = Quota()
     restored.restore(quota.export(10), 20, 500)
     assert restored.free(500) == 500
-    assert restored.free(500 + 31) == 900, "what others take they go on to take"
+    assert restored.free(500 + 32) == 900, "what others take they go on to take"
     assert restored.free(500 + 81) == 1000
     assert restored.pace.limit.value(500) == 60
 

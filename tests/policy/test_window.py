@@ -297,15 +297,15 @@ class WindowAgainstList(RuleBasedStateMachine):
             just_before = max(self.now, at - ROUNDING_S)
             assert deepcopy(self.window).total(just_before) > limit
 
-    @rule(down_s=st.floats(0, 30), start=clock_times)
-    def restart(self, down_s: float, start: float) -> None:
-        exported = self.window.export(self.now)
+    @rule(down_s=st.floats(0, 30), start=clock_times, together=st.integers(1, 12))
+    def restart(self, down_s: float, start: float, together: int) -> None:
+        exported = self.window.export(self.now, together)
         self.window = SlidingSum(*self.shape)
         self.window.restore([(age + down_s, amount) for age, amount in exported], start)
         for entry in self.added:
             entry.at += start - (self.now + down_s)
             entry.slot = None
-            entry.late_s += self.slot_s + ROUNDING_S
+            entry.late_s += together * self.slot_s + ROUNDING_S
         self.now = start
 
     @invariant()
@@ -315,9 +315,9 @@ class WindowAgainstList(RuleBasedStateMachine):
         may = sum(entry.amount for entry in self.added if self.may_count(entry))
         assert 0 <= must <= total <= may
 
-    @invariant()
-    def the_export_is_the_window(self) -> None:
-        exported = self.window.export(self.now)
+    @rule(together=st.integers(1, 12))
+    def the_export_is_the_window(self, together: int) -> None:
+        exported = self.window.export(self.now, together)
         assert sum(amount for _, amount in exported) == self.window.total(self.now)
         assert all(amount > 0 for _, amount in exported)
         ages = [age for age, _ in exported]
