@@ -6,6 +6,7 @@ As `proxy.exchange.attempts`, without what concerns tokens: nothing is reserved,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -151,7 +152,8 @@ class Carrying:
                 if is_event_stream(response.headers):
                     record.stream = True
                     ending = self._errand.place.resource.stream_ending
-                    await relay.stream(drop_usage=False, ending=ending)
+                    mask = partial(self._means.addresses.masked, lease.config)
+                    await relay.stream(drop_usage=False, ending=ending, mask=mask)
                 else:
                     await relay.whole()
             finally:
@@ -166,7 +168,7 @@ class Carrying:
         except StreamRefused as refused:
             status, body = classify.stream_error(refused.error)
             self._close(lease, self._judged(lease, status, _JSON, body), started)
-            return _Failed(name, status, _JSON, body)
+            return _Failed(name, status, _JSON, self._means.addresses.masked(lease.config, body))
         except CutShort as cut:
             self._close(lease, self._cut(lease, cut), started)
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
@@ -180,7 +182,7 @@ class Carrying:
         except UpstreamFailure:
             body = b""  # The status tells more than the break.
         self._close(lease, self._judged(lease, response.status, response.headers, body), started)
-        body = body.replace(self._means.addresses.secret(lease.config), b"***")
+        body = self._means.addresses.masked(lease.config, body)
         return _Failed(lease.config.name, response.status, response.headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:

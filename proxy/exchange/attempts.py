@@ -7,6 +7,7 @@ that another instance may not have is kept back and the next one is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -239,6 +240,7 @@ class Attempts:
                         ending=call.operation.ending,
                         choices=call.choices,
                         count=learned == "by counting",
+                        mask=partial(self._means.addresses.masked, lease.config),
                     )
                     if learned == "by counting":
                         guess = Usage(call.demand.input_likely, relay.events)
@@ -372,7 +374,7 @@ class Attempts:
         seen = None if headers is None else evidence(headers)
         self._close(lease, verdict.outcome, None if failure is not None else 0, seen)
         if body:
-            body = body.replace(self._secret(lease), b"***")
+            body = self._means.addresses.masked(lease.config, body)
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:

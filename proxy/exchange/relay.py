@@ -21,6 +21,8 @@ from proxy.exchange.sse import EventScanner
 from proxy.exchange.usage import USAGE_WINDOW_BYTES, Usage, from_body, from_ends
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.exchange.ports import Headers, ResponseWriter, UpstreamResponse
     from proxy.exchange.record import RequestRecord
     from proxy.exchange.sse import Ending, Fault
@@ -152,6 +154,7 @@ class Relay:
         ending: Ending = "choices",
         choices: int = 1,
         count: bool = False,
+        mask: Callable[[bytes], bytes] = bytes,
     ) -> Usage | None:
         """Relays event by event as they arrive. The arguments: see `EventScanner`.
 
@@ -164,7 +167,9 @@ class Relay:
         elif coding:
             piece = await self._response.read_chunk()
             return await self._long(b"", piece)
-        scanner = EventScanner(ending, choices=choices, drop_usage=drop_usage, count=count)
+        scanner = EventScanner(
+            ending, choices=choices, drop_usage=drop_usage, count=count, mask=mask
+        )
         held, open_ = await self._preamble(scanner)
         await self._writer.start(self._response.status, self._headers())
         if held:

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from proxy.exchange.usage import Usage, from_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 """One event holds at the most a partial image in base64; chat events have a few hundred bytes."""
@@ -51,8 +51,8 @@ class EventScanner:
     """
 
     __slots__ = (
-        "_choices_left", "_counts", "_drop_usage", "_ending", "_held", "done", "error", "fault",
-        "sequence_number", "usage",
+        "_choices_left", "_counts", "_drop_usage", "_ending", "_held", "_mask", "done", "error",
+        "fault", "sequence_number", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -62,14 +62,17 @@ class EventScanner:
         choices: int = 1,
         drop_usage: bool = False,
         count: bool = False,
+        mask: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """`choices`: how many of them end in a finish reason. `drop_usage`: the usage chunk was
         asked for by the proxy and is kept from the client. `count`: the events are counted, as
-        those of the responses API always are."""
+        those of the responses API always are. `mask`: takes out of an error event what the client
+        must not see."""
         self._ending = ending
         self._choices_left = choices
         self._drop_usage = drop_usage
         self._counts = count or ending == "response"
+        self._mask = mask
         self._held = bytearray()
         self.sequence_number = 0
         """Of the next event if they are counted; else 0."""
@@ -185,9 +188,10 @@ class EventScanner:
                 self.fault = "malformed event"
                 return
             self._look_for_end(event, marks=True)
-            yield event
             if self.error is not None:
+                yield self._mask(event)
                 return
+            yield event
 
 
 def _is_malformed(event: bytes) -> bool:

@@ -25,6 +25,7 @@ _AZURE_V1: Final = {"v1": b"", "preview": b"api-version=preview"}
 """The values of `api_version` that mean the version-less surface, and the query each needs."""
 
 _ENDS_IN_VERSION: Final = re.compile(r"/v[0-9]+(\.[0-9]+)*((alpha|beta)[0-9]*)?\Z")
+LEAST_SECRET_BYTES: Final = 8
 _QUERY_SAFE: Final = "!$&'()*+,;:@/?%=-._~"
 """What may stand in a query as it is (RFC 3986 section 3.4); `%` because it comes encoded."""
 
@@ -127,6 +128,15 @@ class AddressBook:
     def secret(self, config: InstanceConfig) -> bytes:
         """The credential itself, to be kept out of what is shown. Errors: as `auth_header`."""
         return self.auth_header(config)[1].removeprefix(b"Bearer ")
+
+    def masked(self, config: InstanceConfig, text: bytes) -> bytes:
+        """`text`, which an upstream wrote, without the credential that it may quote.
+
+        What is shorter than `LEAST_SECRET_BYTES` is a placeholder for a server without keys, and
+        masking it would garble the text. Errors: as `auth_header`.
+        """
+        secret = self.secret(config)
+        return text if len(secret) < LEAST_SECRET_BYTES else text.replace(secret, b"***")
 
     def _page(self, config: InstanceConfig) -> _Page:
         if len(self._pages) >= self.PAGES_LIMIT:

@@ -611,3 +611,18 @@ async def test_one_upstream_lists_for_itself() -> None:
         listed = await bench.ask("GET", "/v1/files", query=b"limit=1&before=x")
         assert (listed.status, by(listed)) == (200, "one")
         assert len(ids(listed)) == 1
+
+
+@pytest.mark.parametrize("shown_before", [True, False])
+async def test_an_error_in_a_stream_that_quotes_the_key_is_passed_on_without_it(
+    shown_before: bool,
+) -> None:
+    key = generic("one", 0).api_key
+    text = {"type": "response.output_text.delta", "sequence_number": 1, "delta": "x"}
+    failed = {"type": "error", "code": "400", "message": f"not with {key}", "sequence_number": 2}
+    stream = event_stream(*([text] if shown_before else []), failed)
+    owners = Owners(10, [("responses/resp_1", "one")])
+    async with fakes(owners, one=stream) as bench:
+        answer = await bench.ask("GET", "/v1/responses/resp_1", query=b"stream=true")
+        assert b"not with ***" in answer.body
+        assert key.encode() not in answer.body

@@ -271,6 +271,18 @@ async def test_an_error_that_quotes_the_key_is_passed_on_without_it(
             await trio.sleep(20)
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_error_event_that_quotes_the_key_is_passed_on_without_it(together: bool) -> None:
+    error = {"error": {"code": "500", "message": f"Not with {ONE.api_key}!"}}
+    text, quoting = (b"data: " + json.dumps(event).encode() + b"\n\n" for event in (TEXT, error))
+    pieces = [text + quoting] if together else [text, quoting]
+    answer = FakeAnswer(200, [(b"content-type", b"text/event-stream")], pieces)
+    async with bench(ONE, one=answer) as b:
+        writer = await b.send(chat(stream=True))
+        assert b"Not with ***!" in writer.body
+        assert ONE.api_key.encode() not in writer.body
+
+
 async def test_retries_end_at_retry_count() -> None:
     configs = [instance_config(f"i{n}", retry_count=2, max_tpm=10**6) for n in range(5)]
     answers = {config.name: error_answer(500, "InternalServerError") for config in configs}
