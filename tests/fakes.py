@@ -13,6 +13,7 @@ import trio
 from proxy.errors import BodyTooLarge
 from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import Headers, UpstreamFailure, UpstreamRequest
+from proxy.exchange.terms import Terms
 
 
 @dataclass
@@ -25,6 +26,7 @@ class FakeRequest:
     query: bytes = b""
     headers: Headers = field(default_factory=lambda: [(b"content-type", b"application/json")])
     limit: int = 32 * 1024 * 1024
+    terms: Terms | None = None
 
     def __post_init__(self) -> None:
         self._left = list(self.pieces)

@@ -11,7 +11,6 @@ from proxy.bound.ids import SEALED, may_name, named_by
 from proxy.bound.listing import Listing
 from proxy.bound.notes import MadeNotes, ResponseNotes
 from proxy.bound.whereabouts import Whereabouts
-from proxy.exchange.patience import patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.exchange.call import Call
     from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.terms import Terms
 
 
 class Bound:
@@ -45,7 +45,12 @@ class Bound:
         self._whereabouts = Whereabouts(owners, self._asking, configs)
 
     async def serve(
-        self, request: RequestReader, writer: ResponseWriter, record: RequestRecord, place: Place
+        self,
+        request: RequestReader,
+        writer: ResponseWriter,
+        record: RequestRecord,
+        place: Place,
+        terms: Terms,
     ) -> None:
         """Answers a request about something that is kept. Errors: `ProxyError`."""
         resource = place.resource
@@ -54,14 +59,13 @@ class Bound:
             listing = Listing(self._asking, self._whereabouts, self._owners, record)
             await listing.answer(resource.family, request.query, writer)
             return
-        errand = await read_errand(request, place)
+        errand = await read_errand(request, place, terms.forwarded)
         try:
             record.model = errand.model
             binding = await self._whereabouts.binding(errand.names)
             if resource.makes and errand.method != "DELETE":
                 writer = MadeNotes(writer, record, self._owners, resource.makes)
-            waits = patience(request.headers, self._means.max_wait_s)
-            carrying = Carrying(self._means, errand, binding, waits, writer, record)
+            carrying = Carrying(self._means, errand, binding, terms.patience, writer, record)
             done = await carrying.run()
             if place.key is not None:
                 self._learn(errand, place.key, record, done=done, bound=binding is not None)

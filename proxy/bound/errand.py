@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from actors.messages import NO_MODEL, Demand
 from proxy.bound.ids import Key, named_by
 from proxy.exchange.call import MAX_MODEL_LENGTH, content_length, expect_plain, read_json
-from proxy.exchange.headers import forwarded
 from proxy.exchange.ports import UpstreamRequest
 from proxy.exchange.rewrite import with_fields
 from proxy.exchange.upload import Upload
@@ -76,8 +75,11 @@ class Errand:
             self.body.close()
 
 
-async def read_errand(request: RequestReader, place: Place) -> Errand:
-    """An upload is not read yet. Errors: `BadRequest`, `BodyTooLarge`, `RequestTimeout`."""
+async def read_errand(request: RequestReader, place: Place, headers: Headers) -> Errand:
+    """`headers`: those that go upstream. An upload is not read yet.
+
+    Errors: `BadRequest`, `BodyTooLarge`, `RequestTimeout`.
+    """
     body: bytes | Upload = b""
     document: dict[str, Any] = {}
     if request.method == "POST":
@@ -89,5 +91,4 @@ async def read_errand(request: RequestReader, place: Place) -> Errand:
     model = document.get("model")
     if not isinstance(model, str) or len(model) > MAX_MODEL_LENGTH:
         model = NO_MODEL
-    headers = forwarded(request.headers)
     return Errand(place, request.method, request.query, headers, body, document, model)

@@ -25,9 +25,8 @@ from proxy.exchange.attempt import surface, upstream_request, usage_learned
 from proxy.exchange.evidence import evidence
 from proxy.exchange.failed import Failed, more_telling
 from proxy.exchange.failure_table import PASSED_ON
-from proxy.exchange.headers import forwarded, is_event_stream, returned
+from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.missing_operations import MissingOperations
-from proxy.exchange.patience import patience
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import last_word, refusal_error
@@ -45,12 +44,12 @@ if TYPE_CHECKING:
     from proxy.exchange.call import Call
     from proxy.exchange.ports import (
         Headers,
-        RequestReader,
         ResponseWriter,
         Upstream,
         UpstreamResponse,
     )
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.terms import Terms
     from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
@@ -95,7 +94,8 @@ class Attempts:
         self,
         means: Means,
         call: Call,
-        request: RequestReader,
+        terms: Terms,
+        query: bytes,
         writer: ResponseWriter,
         record: RequestRecord,
     ) -> None:
@@ -103,8 +103,8 @@ class Attempts:
         self._call = call
         self._writer = writer
         self._record = record
-        self._headers = forwarded(request.headers)
-        self._query = request.query
+        self._headers = terms.forwarded
+        self._query = query
         self._excluded: frozenset[str] = frozenset()
         self._avoided = means.missing.at(call.operation.path, record.started_at)
         body = call.body
@@ -112,7 +112,7 @@ class Attempts:
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
         )
         self._attempt_at = record.started_at
-        wait_s, answer_s, self._priority, self._again = patience(request.headers, means.max_wait_s)
+        wait_s, answer_s, self._priority, self._again = terms.patience
         self._wait_until = record.started_at + wait_s
         self._answer_until = inf if answer_s is None else record.started_at + answer_s
         means.retry_budget.request(record.started_at)

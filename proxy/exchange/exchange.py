@@ -14,10 +14,10 @@ import trio
 from proxy.errors import NotFound, ProxyError
 from proxy.exchange.attempts import Attempts, Means
 from proxy.exchange.call import read_call
-from proxy.exchange.headers import header
-from proxy.exchange.operations import find, is_data_plane
+from proxy.exchange.operations import is_data_plane
 from proxy.exchange.record import RequestRecord
 from proxy.exchange.request_id import request_id
+from proxy.exchange.terms import given_id, read_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.exchange.models import ModelList
     from proxy.exchange.operations import Target
     from proxy.exchange.ports import RequestReader, ResponseWriter
+    from proxy.exchange.terms import Terms
 
 _log = logging.getLogger("proxy.exchange")
 
@@ -70,7 +71,8 @@ class Exchange:
     async def handle(self, request: RequestReader, writer: ResponseWriter) -> None:
         """Answers one request. Raises nothing but cancellation."""
         now = trio.current_time()
-        identity = request_id(header(request.headers, b"x-request-id"))
+        terms = request.terms
+        identity = request_id(given_id(request) if terms is None else terms.given_id)
         record = RequestRecord(identity.decode(), now)
         self._running += 1
         try:
@@ -89,10 +91,12 @@ class Exchange:
     async def _answer(
         self, request: RequestReader, writer: ResponseWriter, record: RequestRecord
     ) -> None:
-        self._keys.check(request.headers)
+        terms = request.terms
+        if terms is None:
+            terms = request.terms = read_terms(request, self._keys, self._means.max_wait_s)
         if self._running > self._max_running:
             raise _too_many_running(self._max_running)
-        target = find(request.path)
+        target = terms.target
         if target is None or (target.place is not None and self._bound is None):
             raise NotFound(
                 f"Unknown request URL: {request.method} {request.path}.", code="unknown_url"
@@ -106,13 +110,18 @@ class Exchange:
             return
         if target.place is not None and self._bound is not None:
             _expect_method(request, *target.place.resource.methods)
-            await self._bound.serve(request, writer, record, target.place)
+            await self._bound.serve(request, writer, record, target.place, terms)
             return
         _expect_method(request, "POST")
-        await self._serve(request, writer, record, target)
+        await self._serve(request, writer, record, target, terms)
 
     async def _serve(
-        self, request: RequestReader, writer: ResponseWriter, record: RequestRecord, target: Target
+        self,
+        request: RequestReader,
+        writer: ResponseWriter,
+        record: RequestRecord,
+        target: Target,
+        terms: Terms,
     ) -> None:
         call = await read_call(request, target, self._means.allowance)
         try:
@@ -120,7 +129,7 @@ class Exchange:
             record.stream = call.stream
             if call.operation.kept and self._bound is not None:
                 writer = await self._bound.bind(call, writer, record)
-            await Attempts(self._means, call, request, writer, record).run()
+            await Attempts(self._means, call, terms, request.query, writer, record).run()
         finally:
             call.close()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from actors.models import InstanceConfig
+    from proxy.exchange.terms import Terms
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -33,6 +34,9 @@ class RequestReader(Protocol):
     query: bytes
     """Without the `?`; empty if there is none."""
     headers: Headers
+    terms: Terms | None
+    """What the exchange has found out from the head alone and left here; None at first. A request
+    whose head says the same as the one before it on its connection may bring that one's."""
 
     async def read_chunk(self) -> bytes:
         """The next piece of the body, of any size; b"" when it is complete, and ever after.

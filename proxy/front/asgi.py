@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
 
     from proxy.exchange.ports import Headers, RequestReader, ResponseWriter
+    from proxy.exchange.terms import Terms
 
 logger = logging.getLogger("proxy.front")
 
@@ -111,7 +112,7 @@ class BodyReader:
 
     __slots__ = (
         "_body_timeout_s", "_call", "_complete", "_inlet", "_left_bytes", "_limit_bytes",
-        "_outlet", "_patience_s", "headers", "method", "path", "query",
+        "_outlet", "_patience_s", "headers", "method", "path", "query", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -120,6 +121,7 @@ class BodyReader:
         self.method = scope["method"].upper()
         self.path = path
         self.query = scope["query_string"]
+        self.terms: Terms | None = None
         self.headers: Headers = [
             (name, value.translate(IN_ONE_LINE)) for name, value in scope["headers"]
         ]

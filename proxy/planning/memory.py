@@ -10,6 +10,7 @@ from proxy.planning import prompts
 if TYPE_CHECKING:
     from proxy.exchange.exchange import Exchange
     from proxy.exchange.ports import Headers
+    from proxy.exchange.terms import Terms
     from proxy.planning.arrivals import Ask
 
 _JSON = (b"content-type", b"application/json")
@@ -52,13 +53,14 @@ def _retry_after_s(headers: Headers) -> float | None:
 class _Request:
     """See `proxy.exchange.ports.RequestReader`."""
 
-    __slots__ = ("_body", "headers", "method", "path", "query")
+    __slots__ = ("_body", "headers", "method", "path", "query", "terms")
 
     def __init__(self, path: str, headers: Headers, body: bytes) -> None:
         self.method = "POST"
         self.path = path
         self.query = b""
         self.headers = headers
+        self.terms: Terms | None = None
         self._body = body
 
     async def read_chunk(self) -> bytes:

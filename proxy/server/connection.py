@@ -12,16 +12,16 @@ from proxy.server.answer import Answer, encode_refusal
 from proxy.server.head import (
     HEAD_END,
     HTTP2_PREFACE,
-    Head,
+    HeadReader,
     check_beginning,
     head_too_large,
-    parse_head,
     without_upgrade,
 )
 from proxy.server.request import Request
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import RequestReader, ResponseWriter
+    from proxy.server.head import Head
     from proxy.server.limits import Limits
 
 LOG = logging.getLogger(__name__)
@@ -187,6 +187,7 @@ class Connection:
 
     async def _serve_requests(self) -> None:
         host = self.host
+        heads = HeadReader(self.limits)
         if isinstance(self._stream, trio.SSLStream) and not await self._shake_hands(self._stream):
             await self._hand_over(b"", None)
             return
@@ -195,7 +196,7 @@ class Connection:
                 raw = await self._read_head()
                 if not raw:
                     return
-                head = None if raw == HTTP2_PREFACE else parse_head(raw, self.limits)
+                head = None if raw == HTTP2_PREFACE else heads.read(raw)
                 if head is not None and head.content_length > self.limits.body_bytes:
                     raise BodyTooLarge(self.limits.body_bytes)
             except ProxyError as error:

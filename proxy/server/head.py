@@ -20,6 +20,7 @@ from proxy.server.request_line import is_host, parse_request_line
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import Headers
+    from proxy.exchange.terms import Terms
     from proxy.server.limits import Limits
     from proxy.server.request_line import RequestLine
 
@@ -33,6 +34,7 @@ LINE_OVERHEAD_BYTES = 40
 """More than the method, the version and the spaces of a request line take."""
 
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _BROKEN_LINE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 _UPGRADE_FIELD = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
@@ -56,6 +58,7 @@ class Head:
         "method",
         "path",
         "query",
+        "terms",
         "websocket",
     )
 
@@ -71,6 +74,8 @@ class Head:
     """Whether the client wants to use the connection again (RFC 9112, section 9.3)."""
     expects_continue: bool
     websocket: bool
+    terms: Terms | None
+    """See `RequestReader.terms`."""
 
     def __init__(self, line: RequestLine) -> None:
         self.method, self.path, self.query, self.http_1_1, self._authority = line
@@ -78,6 +83,7 @@ class Head:
         self.headers = []
         self.content_length = 0
         self.chunked = self.expects_continue = self.websocket = False
+        self.terms = None
         self._fields: dict[bytes, bytes] = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -137,6 +143,43 @@ class Head:
         if expectation.lower() != b"100-continue":
             raise BadRequest("The only expectation is 100-continue.", status=417)
         self.expects_continue = True
+
+
+class HeadReader:
+    """Reads the heads of one connection's requests.
+
+    A client's next head mostly differs from its last one in nothing but the digits of its
+    `Content-Length`. Then the rest need not be read again, and what followed from it holds.
+    """
+
+    __slots__ = ("_after", "_before", "_last", "_limits", "_place")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._last: Head | None = None
+        self._before = self._after = b""  # what stands around those digits
+        self._place = 0  # of that header among the others
+
+    def read(self, raw: bytes) -> Head:
+        """As `parse_head`. The head of the request before may be this very object, with another
+        `content_length`."""
+        last = self._last
+        if last is not None and raw.startswith(self._before) and raw.endswith(self._after):
+            digits = raw[len(self._before) : -len(self._after)]
+            if _LENGTH.fullmatch(digits):
+                last.content_length = int(digits)
+                last.headers[self._place] = (b"content-length", digits)
+                return last
+        head = parse_head(raw, self._limits)
+        # The parser has refused whatever has more than one such line, or hides one in another.
+        line = _LENGTH_LINE.search(raw)
+        if line is None:
+            self._last = None
+        else:
+            self._last = head
+            self._place = [name for name, _ in head.headers].index(b"content-length")
+            self._before, self._after = raw[: line.start(1)], raw[line.end(1) :]
+        return head
 
 
 def parse_head(raw: bytes, limits: Limits) -> Head:

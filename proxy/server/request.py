@@ -11,6 +11,7 @@ from proxy.server.chunked import ChunkedDecoder, MalformedChunks
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import Headers
+    from proxy.exchange.terms import Terms
     from proxy.server.connection import Connection
     from proxy.server.head import Head
 
@@ -25,6 +26,7 @@ class Request:
         "_begun_at",
         "_connection",
         "_decoder",
+        "_head",
         "_left",
         "_taken",
         "complete",
@@ -44,6 +46,7 @@ class Request:
         self.path = head.path
         self.query = head.query
         self.headers = head.headers
+        self._head = head
         self.complete = not (head.content_length or head.chunked)
         """Whether the whole body has been read."""
         self._connection = connection
@@ -52,6 +55,15 @@ class Request:
         self._awaits_continue = head.expects_continue
         self._taken = 0
         self._begun_at = 0.0
+
+    @property
+    def terms(self) -> Terms | None:
+        """Kept with the head, of which the next request may be another copy."""
+        return self._head.terms
+
+    @terms.setter
+    def terms(self, terms: Terms | None) -> None:
+        self._head.terms = terms
 
     @property
     def skippable(self) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
-from proxy.server.head import check_beginning, parse_head, without_upgrade
+from proxy.server.head import Head, HeadReader, check_beginning, parse_head, without_upgrade
 from proxy.server.limits import Limits
 
 LIMITS = Limits()
@@ -286,3 +289,72 @@ def test_beginnings_without_hope(beginning: bytes, status: int):
 def test_beginnings_with_hope(beginning: bytes):
     for start in range(len(beginning)):
         check_beginning(beginning, start, LIMITS)
+
+
+SHOWN = tuple(name for name in Head.__slots__ if name not in ("_fields", "terms"))
+
+
+def shown(head: Head) -> dict[str, object]:
+    return {name: getattr(head, name) for name in SHOWN}
+
+
+def outcome(read: Callable[[bytes], Head], raw: bytes) -> object:
+    try:
+        head = read(raw)
+    except ProxyError as error:
+        return error.status, str(error)
+    # A copy: the next head may be the same object.
+    return {name: list(v) if isinstance(v, list) else v for name, v in shown(head).items()}
+
+
+LENGTHS = st.sampled_from([b"0", b"7", b"12", b"4096", b"007", b"1e3", b"-1", b"", b"9" * 19])
+PIECES = st.sampled_from(
+    [
+        b"Host: x",
+        b"X-A: b",
+        b"X-A: c",
+        b"Connection: close",
+        b"Transfer-Encoding: chunked",
+        b"Expect: 100-continue",
+        b"X-Content-Length: 5",
+        b"X-Note: content-length: 5",
+    ]
+)
+
+
+@st.composite
+def similar_heads(draw: st.DrawFn) -> list[bytes]:
+    """Heads such as one client sends one after the other, and some that only look alike."""
+    lines = [b"Host: x", *draw(st.lists(PIECES, max_size=3))]
+    place = draw(st.integers(0, len(lines)))
+    names = st.sampled_from([b"Content-Length: %b", b"content-length:%b", b"CONTENT-LENGTH: %b "])
+    name = draw(names)
+    heads = []
+    for _ in range(draw(st.integers(1, 5))):
+        lengths = [name % length for length in draw(st.lists(LENGTHS, max_size=2))]
+        own = [*lines[:place], *lengths, *lines[place:]]
+        if draw(st.integers(0, 4)) == 0:
+            own.append(draw(PIECES))
+        heads.append(b"\r\n".join([b"POST /v1/x HTTP/1.1", *own, b"", b""]))
+    return heads
+
+
+@given(similar_heads())
+def test_a_head_like_the_one_before_is_read_as_if_it_were_the_first(heads: list[bytes]):
+    reader = HeadReader(LIMITS)
+    for raw in heads:
+        assert outcome(reader.read, raw) == outcome(lambda raw: parse_head(raw, LIMITS), raw)
+
+
+def head_of(length: bytes, *more: bytes) -> bytes:
+    lines = [b"POST /v1/x HTTP/1.1", b"Host: x", b"Content-Length: " + length, *more]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def test_what_was_found_out_stays_with_a_head_that_says_the_same():
+    reader = HeadReader(LIMITS)
+    first = reader.read(head_of(b"7"))
+    first.terms = terms = object()  # type: ignore[assignment]
+    assert reader.read(head_of(b"12")).terms is terms
+    assert reader.read(head_of(b"12", b"Authorization: Bearer other")).terms is None
+    assert reader.read(head_of(b"12")).terms is None
