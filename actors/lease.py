@@ -46,16 +46,15 @@ OVERLOADED_RETRY_S: Final = 1.0
 class Lease:
     """A granted reservation. Leaving its `with` block settles it if nothing else has."""
 
-    __slots__ = ("_grant", "_settled")
+    __slots__ = ("_grant", "_settled", "config")
+
+    config: InstanceConfig
+    """The instance's configuration as it was when the lease was granted."""
 
     def __init__(self, grant: Grant) -> None:
         self._grant = grant
         self._settled = False
-
-    @property
-    def config(self) -> InstanceConfig:
-        """The instance's configuration as it was when the lease was granted."""
-        return self._grant.config
+        self.config = grant.config
 
     @property
     def deployment(self) -> str:

@@ -238,8 +238,8 @@ class LogWriter(logging.Handler):
             "level": "INFO",
             "logger": logger,
             "message": message,
+            **fields,
         }
-        line.update(fields)
         self._put(self._line(line, None))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name

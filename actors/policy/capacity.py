@@ -6,7 +6,7 @@ the configured tokens per minute.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from actors.policy.account import Account
 from actors.policy.headroom import NOBODY, Obstacle
@@ -25,14 +25,6 @@ MAX_QUOTAS: Final = 64
 takes any name that a client invents: beyond this, idle ones are forgotten."""
 
 
-class _Room(NamedTuple):
-    """`quota`: the one whose limit applies; None: the configured limit."""
-
-    free: int
-    limit: int
-    quota: Quota | None
-
-
 class Capacity:
     """Synchronous; `now` is trio time. Written by the owning instance only."""
 
@@ -45,19 +37,19 @@ class Capacity:
     def obstacle(self, demand: Demand, now: float, ahead: Ahead = NOBODY) -> Obstacle | None:
         """Why the demand does not fit now, after `ahead`; None if it does, by its upper bound."""
         quota = self.quotas.get(demand.model)
-        room = self._room(quota, now)
+        free, limit, own = self._room(quota, now)
         most = demand.input_high + demand.output
-        if most + ahead.tokens <= room.free and (
+        if most + ahead.tokens <= free and (
             quota is None or quota.pace.free(now, ahead.requests)
         ):
             return None
         least = demand.input_low + demand.output
-        if least > room.limit:
-            return Obstacle("too_large", limit=room.limit)
-        if not demand.exact and least + ahead.tokens <= room.free:
+        if least > limit:
+            return Obstacle("too_large", limit=limit)
+        if not demand.exact and least + ahead.tokens <= free:
             return Obstacle("count_first")
-        until = self._earliest(least, room, quota, now, ahead)
-        alone = ahead.requests and most <= room.free and (quota is None or quota.pace.free(now))
+        until = self._earliest(least, quota, now, ahead, own=own)
+        alone = ahead.requests and most <= free and (quota is None or quota.pace.free(now))
         return Obstacle("claimed" if alone else "no_headroom", until)
 
     def limit_of(self, model: str, now: float) -> str:
@@ -65,25 +57,26 @@ class Capacity:
         quota = self.quotas.get(model)
         return "" if quota is None or quota.limit.learned(now) is None else model
 
-    def _room(self, quota: Quota | None, now: float) -> _Room:
+    def _room(self, quota: Quota | None, now: float) -> tuple[int, int, bool]:
+        """Free tokens, the limit, and whether that is the model's own and not the configured."""
         if quota is not None:
             limit = quota.limit.value(now)
             if limit is not None:
-                return _Room(limit - quota.counted(now), limit, quota)
+                return limit - quota.counted(now), limit, True
         # Alone, a model without a limit of its own has no others to make room for.
         alone = len(self.quotas) == (0 if quota is None else 1)
         others = 0 if alone else self._learned_charge(now)
-        return _Room(self.account.free(now) + others, self.account.limit_tokens, None)
+        return self.account.free(now) + others, self.account.limit_tokens, False
 
     def _learned_charge(self, now: float) -> int:
         """What the books hold of models that have a limit of their own."""
         return sum(quota.counted(now) for quota in self.quotas.values() if quota.limit.learned(now))
 
     def _earliest(
-        self, tokens: int, room: _Room, quota: Quota | None, now: float, ahead: Ahead
+        self, tokens: int, quota: Quota | None, now: float, ahead: Ahead, *, own: bool
     ) -> float | None:
-        if room.quota is not None:
-            at = room.quota.earliest(tokens, now, ahead.tokens)
+        if own and quota is not None:
+            at = quota.earliest(tokens, now, ahead.tokens)
         else:
             others = self._learned_charge(now)
             at = self.account.earliest(max(0, tokens - others), now, ahead.tokens)

@@ -52,11 +52,12 @@ class Pace:
         shares = self._shares(now)
         if shares is None:
             return True
+        of_minute, of_ten, of_one = shares
         minute, ten, one = self._windows
         return (
-            one.total(now) + ahead < shares[2]
-            and ten.total(now) + ahead < shares[1]
-            and minute.total(now) + ahead < shares[0]
+            one.total(now) + ahead < of_one
+            and ten.total(now) + ahead < of_ten
+            and minute.total(now) + ahead < of_minute
         )
 
     def earliest(self, now: float, ahead: int = 0) -> float:

@@ -73,17 +73,20 @@ class Standing:
             if self.retired:
                 return _RETIRED
             return _DISABLED if not config.enabled else _QUARANTINED
-        missing = self.benches.missing(demand.model, now)
-        if missing is not None:
-            return missing
+        benches = self.benches
+        if benches.models or benches.credential > now:
+            missing = benches.missing(demand.model, now)
+            if missing is not None:
+                return missing
         longest = config.max_input_tokens
         if longest and demand.input_high > longest:
             if demand.input_low > longest:
                 return Obstacle("input_too_long", limit=longest)
             return Obstacle("count_first")
-        limited = self.benches.limited(demand.model, now)
-        if limited is not None:
-            return _later(limited, self.capacity.obstacle(demand, now, ahead))
+        if benches.limits:
+            limited = benches.limited(demand.model, now)
+            if limited is not None:
+                return _later(limited, self.capacity.obstacle(demand, now, ahead))
         if not self.breaker.admits(demand.input_likely + demand.output, now):
             return Obstacle(
                 "breaker_open", self.breaker.next_admission(now), by=self.breaker.admits_all_from

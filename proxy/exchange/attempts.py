@@ -186,7 +186,8 @@ class Attempts:
                 break
             demand = self._call.demand = await self._counted(demand)
         record = self._record
-        record.wait_s += trio.current_time() - started
+        now = self._attempt_at = trio.current_time()
+        record.wait_s += now - started
         record.demanded_input_tokens = demand.input_likely
         record.demanded_output_tokens = demand.output
         if isinstance(answer, Refused):
@@ -194,7 +195,7 @@ class Attempts:
                 await self._relay_failure(last)
                 return None
             told = refusal_error if binding is None else binding.refused
-            raise told(answer, demand.model, trio.current_time())
+            raise told(answer, demand.model, now)
         return answer
 
     async def _counted(self, demand: Demand) -> Demand:
@@ -209,8 +210,7 @@ class Attempts:
 
     async def _attempt(self, lease: Lease) -> Failed | None:
         """Sends and relays under the lease, and settles it. None once the client has its answer."""
-        call, record = self._call, self._record
-        started = self._attempt_at = trio.current_time()
+        call, record, started = self._call, self._record, self._attempt_at
         record.instance = lease.config.name
         record.attempts += 1
         learned = usage_learned(call, lease.config, self._means.without_stream_options)

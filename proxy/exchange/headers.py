@@ -137,5 +137,7 @@ def header(headers: Headers, name: bytes) -> bytes | None:
 
 def is_event_stream(headers: Headers) -> bool:
     """Whether the body is a stream of server-sent events."""
-    content_type = header(headers, b"content-type") or b""
+    content_type = header(headers, b"content-type")
+    if content_type is None or content_type[:5].lower() != b"text/":
+        return False
     return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"

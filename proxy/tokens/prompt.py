@@ -182,8 +182,9 @@ def _read_chat(prompt: Prompt, body: Mapping[str, Any]) -> None:
     messages = body.get("messages")
     if isinstance(messages, list):
         prompt.add_messages(messages)
-    add_functions(prompt, body.get("tools"))
-    add_functions(prompt, body.get("functions"))
+    for name in ("tools", "functions"):
+        if name in body:
+            add_functions(prompt, body[name])
 
 
 def _read_completions(prompt: Prompt, body: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import select
 import sys
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -98,8 +97,10 @@ class SocketLink:
         self._check_open()
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            with suppress(BlockingIOError):
+            try:
                 return self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
 
     def readable(self) -> bool:
         return self._is_readable()
