@@ -97,32 +97,10 @@ class Exchange:
         if self._running > self._max_running:
             raise _too_many_running(self._max_running)
         target = terms.target
-        if target is None or (target.place is not None and self._bound is None):
-            raise NotFound(
-                f"Unknown request URL: {request.method} {request.path}.", code="unknown_url"
-            )
-        if target.models is not None:
-            _expect_method(request, "GET", "HEAD")
-            body = await self._models.answer(target.models)
-            record.status = 200
-            identity = (b"x-request-id", record.id.encode())
-            await writer.respond(200, [(b"content-type", b"application/json"), identity], body)
-            return
-        if target.place is not None and self._bound is not None:
-            _expect_method(request, *target.place.resource.methods)
-            await self._bound.serve(request, writer, record, target.place, terms)
+        if target is None or target.operation is None:
+            await self._answer_about(target, terms, request, writer, record)
             return
         _expect_method(request, "POST")
-        await self._serve(request, writer, record, target, terms)
-
-    async def _serve(
-        self,
-        request: RequestReader,
-        writer: ResponseWriter,
-        record: RequestRecord,
-        target: Target,
-        terms: Terms,
-    ) -> None:
         call = await read_call(request, target, self._means.allowance)
         try:
             record.operation, record.model = call.operation.path, call.model
@@ -132,6 +110,29 @@ class Exchange:
             await Attempts(self._means, call, terms, request.query, writer, record).run()
         finally:
             call.close()
+
+    async def _answer_about(
+        self,
+        target: Target | None,
+        terms: Terms,
+        request: RequestReader,
+        writer: ResponseWriter,
+        record: RequestRecord,
+    ) -> None:
+        """Answers a request that asks no model for anything: about models, or what is kept."""
+        if target is not None and target.models is not None:
+            _expect_method(request, "GET", "HEAD")
+            body = await self._models.answer(target.models)
+            record.status = 200
+            identity = (b"x-request-id", record.id.encode())
+            await writer.respond(200, [(b"content-type", b"application/json"), identity], body)
+        elif target is not None and target.place is not None and self._bound is not None:
+            _expect_method(request, *target.place.resource.methods)
+            await self._bound.serve(request, writer, record, target.place, terms)
+        else:
+            raise NotFound(
+                f"Unknown request URL: {request.method} {request.path}.", code="unknown_url"
+            )
 
 
 def _internal_error() -> ProxyError:
