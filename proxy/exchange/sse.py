@@ -51,8 +51,8 @@ class EventScanner:
     """
 
     __slots__ = (
-        "_choices_left", "_counts", "_drop_usage", "_ending", "_held", "_mask", "done", "error",
-        "fault", "sequence_number", "usage",
+        "_choices_left", "_drop_usage", "_ending", "_held", "_mask", "done", "error", "fault",
+        "output_events", "sequence_number", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -61,21 +61,21 @@ class EventScanner:
         *,
         choices: int = 1,
         drop_usage: bool = False,
-        count: bool = False,
         mask: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """`choices`: how many of them end in a finish reason. `drop_usage`: the usage chunk was
-        asked for by the proxy and is kept from the client. `count`: the events are counted, as
-        those of the responses API always are. `mask`: takes out of an error event what the client
-        must not see."""
+        asked for by the proxy and is kept from the client. `mask`: takes out of an error event
+        what the client must not see."""
         self._ending = ending
         self._choices_left = choices
         self._drop_usage = drop_usage
-        self._counts = count or ending == "response"
         self._mask = mask
         self._held = bytearray()
         self.sequence_number = 0
-        """Of the next event if they are counted; else 0."""
+        """Of the next event of a response; else 0."""
+        self.output_events = 0
+        """Passed on with output in them, about one token each: those with a delta of a response,
+        others with an object. See `discount`."""
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         """Of an error event or of `response.failed`, the last event that is passed on."""
@@ -103,6 +103,10 @@ class EventScanner:
         if self.fault is not None or self.error is not None:
             held.clear()
         return passed
+
+    def discount(self, start_up: bytes) -> None:
+        """These events, passed on before any other, had no output in them."""
+        self.output_events -= self._outputs(start_up)
 
     def finish(self) -> bytes:
         """What is left when the upstream has closed: an event that lacks only its blank line.
@@ -153,22 +157,31 @@ class EventScanner:
         return min((place for place in places if place >= 0), default=-1)
 
     def _look_for_end(self, data: bytes, *, marks: bool) -> None:
-        """`marks`: there may be a `[DONE]` in it."""
-        if self._counts:
-            self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
-        if self.done:
-            return
-        if marks and b"[DONE]" in data and _DONE.search(data):
-            self.done = True
-        elif self._ending == "choices":
+        """Counts, too. `marks`: there may be a `[DONE]` in it, and comments."""
+        ending = self._ending
+        outputs = self._outputs(data) if marks or ending == "response" else data.count(b"\n\n")
+        if ending == "choices":
             reasons = data.count(b'"finish_reason":"') + data.count(b'"finish_reason": "')
             if reasons:
+                outputs -= reasons  # Such an event brings the reason and no output.
                 self._choices_left -= reasons
-                self.done = self._choices_left <= 0
-        elif self._ending == "response" and (
-            b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data
-        ):
-            self.done = _TERMINAL.search(data) is not None
+                self.done = self.done or self._choices_left <= 0
+        elif ending == "response":
+            self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+            self.done = self.done or (
+                (b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data)
+                and _TERMINAL.search(data) is not None
+            )
+        if self.error is None:
+            self.output_events += outputs
+        if marks and not self.done and b"[DONE]" in data:
+            self.done = _DONE.search(data) is not None
+
+    def _outputs(self, data: bytes) -> int:
+        if self._ending == "response":
+            return data.count(b'.delta"')
+        later = data.count(b"\ndata: {") + data.count(b"\ndata:{")
+        return later + data.startswith((b"data: {", b"data:{"))
 
     def _examined(self, data: bytes) -> Iterator[bytes]:
         """Event by event what is to be passed on."""
