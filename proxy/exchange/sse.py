@@ -31,13 +31,15 @@ _BLANK_LINE: Final = re.compile(rb"(?<=[\r\n])(?:\r\n|\r(?=[^\n]))|(?<=\n)\n")
 """The end of an empty line, thus of an event. A CR that comes last decides nothing yet: an LF may
 follow it."""
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_PLAIN: Final = re.compile(rb"(?:(?:event: [^\n]*\n)?data: \{[^\n]*\}\n\n)+")
-"""A run of events as nearly all upstreams write them, if no CR is in it. What begins and ends as
-an object is taken for one."""
+_UNNAMED: Final = re.compile(rb"(?:data: \{[^\n]*\}\n\n)+"), 2
+_NAMED: Final = re.compile(rb"(?:event: [^\n]*\ndata: \{[^\n]*\}\n\n)+"), 3
+_PLAIN: Final = {"choices": _UNNAMED, "response": _NAMED, "close": _UNNAMED}
+"""A run of events as nearly all upstreams write them, if no CR is in it, and how many lines each
+has. What begins and ends as an object is taken for one."""
 _ORDINARY: Final = re.compile(
     rb"(?:(?:(?:event: [^\r\n]*\r?\n)?data: (?:\{[^\r\n]*\}|\[DONE\])|:[^\r\n]*)\r?\n\r?\n)+"
 )
-"""The same with CRLF, with comments and with the end mark."""
+"""The same with CRLF, with comments and with the end mark, named or not."""
 _EVENT_NAME: Final = re.compile(rb"(?:^|(?<=[\r\n]))event: ?([^\r\n]*)")
 _DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _TERMINAL: Final = re.compile(rb'"type"\s*:\s*"response\.(?:completed|failed|incomplete)"')
@@ -51,8 +53,8 @@ class EventScanner:
     """
 
     __slots__ = (
-        "_choices_left", "_drop_usage", "_ending", "_held", "_mask", "done", "error", "fault",
-        "output_events", "sequence_number", "usage",
+        "_choices_left", "_drop_usage", "_ending", "_held", "_lines", "_mask", "_plain", "done",
+        "error", "fault", "output_events", "sequence_number", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +69,7 @@ class EventScanner:
         asked for by the proxy and is kept from the client. `mask`: takes out of an error event
         what the client must not see."""
         self._ending = ending
+        self._plain, self._lines = _PLAIN[ending]
         self._choices_left = choices
         self._drop_usage = drop_usage
         self._mask = mask
@@ -126,8 +129,8 @@ class EventScanner:
     def _pass(self, data: bytes) -> bytes:
         if self.fault is not None or self.error is not None:
             return b""
-        bare = b"\r" not in data
-        plain = bare and _PLAIN.fullmatch(data)
+        bare = data.find(b"\r") < 0  # `in` would take twice as long, here and below.
+        plain = bare and self._plain.fullmatch(data)
         if not (plain or _ORDINARY.fullmatch(data)):
             return b"".join(self._examined(data))
         told_at = self._told_at(data)
@@ -146,7 +149,7 @@ class EventScanner:
         """Before this place there is neither usage nor an error in it; -1: nowhere is. Two
         searches in the usual case."""
         places = [data.find(b'_tokens"')]
-        if b"error" in data and (
+        if data.find(b"error") >= 0 and (
             data.count(b'"error"') != data.count(b'"error":null') + data.count(b'"error": null')
             or b"event: error" in data
             or b"event:error" in data
@@ -157,9 +160,13 @@ class EventScanner:
         return min((place for place in places if place >= 0), default=-1)
 
     def _look_for_end(self, data: bytes, *, marks: bool) -> None:
-        """Counts, too. `marks`: there may be a `[DONE]` in it, and comments."""
+        """Counts, too. `marks`: it is not plain; there may be a `[DONE]` in it, and comments."""
         ending = self._ending
-        outputs = self._outputs(data) if marks or ending == "response" else data.count(b"\n\n")
+        if marks:
+            events, outputs = data.count(b"\n\n") or data.count(b"\r\n\r\n"), self._outputs(data)
+        else:  # in a third of the time that counting blank lines takes
+            events = (len(data) - len(data.replace(b"\n", b""))) // self._lines
+            outputs = data.count(b'.delta"') if ending == "response" else events
         if ending == "choices":
             reasons = data.count(b'"finish_reason":"') + data.count(b'"finish_reason": "')
             if reasons:
@@ -167,7 +174,7 @@ class EventScanner:
                 self._choices_left -= reasons
                 self.done = self.done or self._choices_left <= 0
         elif ending == "response":
-            self.sequence_number += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+            self.sequence_number += events
             self.done = self.done or (
                 (b'.completed"' in data or b'.failed"' in data or b'.incomplete"' in data)
                 and _TERMINAL.search(data) is not None
