@@ -207,7 +207,7 @@ class Attempts:
     async def _attempt(self, lease: Lease) -> Failed | None:
         """Sends and relays under the lease, and settles it. None once the client has its answer."""
         call, record = self._call, self._record
-        settlement = Settlement(self._means, call, record, lease)
+        settlement = Settlement(self._means, call, record, lease, trio.current_time())
         record.instance = lease.config.name
         record.attempts += 1
         learned = usage_learned(call, lease.config, self._means.without_stream_options)

@@ -31,17 +31,19 @@ _NOT_SENT_WHOLE: Final = ("connect", "send")
 
 
 class Settlement:
-    """Of one attempt, which begins now. One of the methods that settle is called, once;
-    `interrupted` also after it."""
+    """Of one attempt, begun at `started_at` (trio time). One of the methods that
+    settle is called, once; `interrupted` also after it."""
 
     __slots__ = ("_call", "_means", "_record", "lease", "relay", "stage", "started_at")
 
-    def __init__(self, means: Means, call: Call, record: RequestRecord, lease: Lease) -> None:
+    def __init__(
+        self, means: Means, call: Call, record: RequestRecord, lease: Lease, started_at: float
+    ) -> None:
         self._means = means
         self._call = call
         self._record = record
         self.lease = lease
-        self.started_at = trio.current_time()
+        self.started_at = started_at
         self.stage: Stage = "not sent"
         """How far the upstream can have come: `sent` as soon as it may have got any of it."""
         self.relay: Relay | None = None
