@@ -75,8 +75,8 @@ class Child:
         """Does the settlements still posted and refuses the rest, without a task."""
         for message in self.mailbox.close():
             match message:
-                case Settle(lease_id, outcome, used_tokens, evidence):
-                    self.standing.settle(lease_id, outcome, used_tokens, now, evidence)
+                case Settle(lease_id, outcome, used_tokens, evidence, complete):
+                    self.standing.settle(lease_id, outcome, used_tokens, now, evidence, complete)
                 case Observe() | Retire():
                     pass
                 case Acquire() | Reconfigure() | AmendState():

@@ -125,7 +125,8 @@ class InstanceActor:
     def _settle(self, message: Settle, now: float) -> None:
         standing, outcome = self.standing, message.outcome
         proves_nothing = outcome.kind in _UNREMARKABLE and standing.breaker.state == "closed"
-        standing.settle(message.lease_id, outcome, message.used_tokens, now, message.evidence)
+        lease_id, _, used_tokens, evidence, complete = message
+        standing.settle(lease_id, outcome, used_tokens, now, evidence, complete)
         if not proves_nothing:
             self.state_log.notice(now, outcome.reason or outcome.kind, outcome.request_id)
 

@@ -79,11 +79,13 @@ class Lease:
         outcome: Outcome,
         used_tokens: int | None = None,
         evidence: Evidence | None = None,
+        *,
+        complete: bool = True,
     ) -> None:
-        """Ends the lease; only the first call counts. Never blocks."""
+        """Ends the lease; only the first call counts. The arguments: see `Settle`. Never blocks."""
         if not self._settled:
             self._settled = True
-            settle = Settle(self._grant.lease_id, outcome, used_tokens, evidence)
+            settle = Settle(self._grant.lease_id, outcome, used_tokens, evidence, complete)
             self._grant.instance.tell(settle)
 
     def __enter__(self) -> Lease:
@@ -95,8 +97,8 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Whoever leaves without having judged the attempt was interrupted; what the upstream
-        # counts is then unknown, so the reservation stands.
+        # Whoever leaves without having said what was used was interrupted where nothing is known
+        # of it, so the reservation stands.
         self.settle(Outcome("cancelled"))
 
 

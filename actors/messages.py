@@ -272,13 +272,15 @@ class Settle(NamedTuple):
     """Ends a lease. Idempotent: an id that is unknown or already settled is ignored.
 
     `used_tokens`: what was really used (input and output), None when unknown: then the
-    reservation stands for a request that reached the upstream.
+    reservation stands for a request that reached the upstream. `complete`: whether that is all of
+    it; if not, the upstream may have counted more, up to the reservation.
     """
 
     lease_id: LeaseId
     outcome: Outcome
     used_tokens: int | None = None
     evidence: Evidence | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

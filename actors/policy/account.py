@@ -3,7 +3,8 @@
 Two accounts over the same sliding minute. The **charge** is our belief of the upstream limiter's
 count and decides admission; the **usage** is what answers reported and is what people are shown.
 They differ because Azure's standard deployments count an estimate on arrival and keep it, while
-others count what was used (docs/decisions/0004-two-accounts.md).
+others count what was used (docs/decisions/0004-two-accounts.md). They differ too where an answer
+was cut short: the usage is what was counted until then, the charge what the upstream may have.
 
 Invariant: an open lease's reservation is part of the charge until the lease is settled; each
 lease is settled once; neither account is ever negative.
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 ChargeRule: TypeAlias = Literal["estimate", "actual"]
 """`estimate`: what was charged on arrival stands, as Azure documents for standard deployments
 (learn.microsoft.com, "Manage Azure OpenAI quota", 2026). `actual`: corrected to what was used."""
+
+
+def most_counted(reserved: int, used: int | None, *, complete: bool) -> int:
+    """The most that an upstream which counts what was used may have counted for a request.
+
+    One whose answer was cut short may have gone on with it: unless `used` is all of it, the
+    reservation is the bound.
+    """
+    if used is None:
+        return reserved
+    return used if complete else max(used, reserved)
 
 
 class Reservation(NamedTuple):
@@ -69,13 +81,19 @@ class Account:
         self.requests.add(1, now)
 
     def settle(
-        self, lease_id: LeaseId, used_tokens: int | None, *, reached: bool, now: float
+        self,
+        lease_id: LeaseId,
+        used_tokens: int | None,
+        *,
+        complete: bool = True,
+        reached: bool,
+        now: float,
     ) -> bool:
         """Closes a lease; False if it is unknown or closed already, and then nothing changes.
 
         `used_tokens`: None when the upstream did not tell; then the reservation is the best
-        guess for a request that reached it. A request that never reached the upstream costs
-        nothing.
+        guess for a request that reached it. `complete`: see `most_counted`. A request that never
+        reached the upstream costs nothing.
         """
         reservation = self.leases.pop(lease_id, None)
         if reservation is None:
@@ -88,7 +106,8 @@ class Account:
         if used:
             self.usage.add(used, now)
         if self.rule == "actual":
-            self.charge.correct(reservation.slot, used - reservation.tokens, now)
+            counted = most_counted(reservation.tokens, used_tokens, complete=complete)
+            self.charge.correct(reservation.slot, counted - reservation.tokens, now)
         return True
 
     def utilization(self, now: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from actors.policy.account import Account
+from actors.policy.account import Account, most_counted
 from actors.policy.headroom import NOBODY, Obstacle
 from actors.policy.quota import Quota
 
@@ -112,6 +112,7 @@ class Capacity:
         lease_id: LeaseId,
         model: str,
         used_tokens: int | None,
+        complete: bool = True,
         *,
         reached: bool,
         evidence: Evidence | None,
@@ -122,11 +123,11 @@ class Capacity:
         if reservation is None:  # the reservation itself had failed
             return 0
         tokens = reservation.tokens
-        self.account.settle(lease_id, used_tokens, reached=reached, now=now)
+        self.account.settle(lease_id, used_tokens, complete=complete, reached=reached, now=now)
         quota = self.quotas[model]
         if reached:
-            used = tokens if used_tokens is None else used_tokens
-            quota.settle(lease_id, used, self.account.rule, evidence, now)
+            counted = most_counted(tokens, used_tokens, complete=complete)
+            quota.settle(lease_id, counted, self.account.rule, evidence, now)
         else:
             quota.release(lease_id, now)
         return tokens

@@ -142,20 +142,20 @@ class Quota:
     def settle(
         self,
         lease_id: LeaseId,
-        used_tokens: int,
+        counted_tokens: int,
         rule: ChargeRule,
         evidence: Evidence | None,
         now: float,
     ) -> None:
-        """Closes a lease. `used_tokens`: 0 for a request that never reached the upstream."""
+        """Closes a lease. `counted_tokens`: what was used, or the most that may have been."""
         entry = self._open.pop(lease_id)
         if evidence is not None:
             self._learn(entry, evidence, now)
         if rule == "actual":
-            self._charge.correct(entry.slot, used_tokens - entry.tokens, now)
-        self._used.correct(entry.slot, used_tokens - entry.tokens, now)
+            self._charge.correct(entry.slot, counted_tokens - entry.tokens, now)
+        self._used.correct(entry.slot, counted_tokens - entry.tokens, now)
         self._ended.correct(entry.slot, -entry.tokens, now)
-        self._ended.add(used_tokens, now)
+        self._ended.add(counted_tokens, now)
 
     def observe(self, lease_id: LeaseId, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""

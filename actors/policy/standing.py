@@ -141,8 +141,10 @@ class Standing:
         used_tokens: int | None,
         now: float,
         evidence: Evidence | None = None,
+        complete: bool = True,
     ) -> bool:
-        """Closes a lease and learns from its outcome. False if it is unknown: nothing changes."""
+        """Closes a lease, as `Settle` says, and learns from its outcome. False if it is unknown:
+        nothing changes."""
         model = self._demands.pop(lease_id, None)
         if model is None:
             return False
@@ -153,7 +155,7 @@ class Standing:
             # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
             evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
         tokens = self.capacity.settle(
-            lease_id, model, used_tokens, reached=reached, evidence=evidence, now=now
+            lease_id, model, used_tokens, complete, reached=reached, evidence=evidence, now=now
         )
         self.revision += 1
         if outcome.reached is not None and outcome.kind != "cancelled":

@@ -28,10 +28,9 @@ from proxy.exchange.failure_table import PASSED_ON
 from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.missing_operations import MissingOperations
 from proxy.exchange.ports import UpstreamFailure
-from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
-from proxy.exchange.usage import Usage
+from proxy.exchange.settlement import Settlement
 from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.lease import Lease, Leases
-    from actors.messages import Evidence
     from proxy.exchange.call import Call
     from proxy.exchange.ports import (
         Headers,
@@ -210,12 +208,12 @@ class Attempts:
 
     async def _attempt(self, lease: Lease) -> Failed | None:
         """Sends and relays under the lease, and settles it. None once the client has its answer."""
-        call, record, started = self._call, self._record, self._attempt_at
+        call, record = self._call, self._record
+        settlement = Settlement(self._means, call, record, lease, self._attempt_at)
         record.instance = lease.config.name
         record.attempts += 1
         learned = usage_learned(call, lease.config, self._means.without_stream_options)
         ask_usage = learned == "by asking"
-        guess: Usage | None = None
         try:
             request = upstream_request(
                 call,
@@ -225,11 +223,13 @@ class Attempts:
                 ask_usage=ask_usage,
                 addresses=self._means.addresses,
             )
+            settlement.stage = "sent"
             response = await self._means.upstream.send(request)
             try:
                 if response.status >= 300:
-                    return await self._error_answer(lease, response, asked=ask_usage)
-                relay = Relay(response, self._writer, record)
+                    settlement.stage = "refused"
+                    return await self._error_answer(settlement, response, asked=ask_usage)
+                settlement.relay = relay = Relay(response, self._writer, record)
                 seen = evidence(response.headers)
                 if is_event_stream(response.headers):
                     if seen is not None:
@@ -239,85 +239,42 @@ class Attempts:
                         drop_usage=ask_usage,
                         ending=call.operation.ending,
                         choices=call.choices,
-                        count=learned == "by counting",
                         mask=partial(self._means.addresses.masked, lease.config),
                     )
-                    if learned == "by counting":
-                        guess = Usage(call.demand.input_likely, relay.events)
                 else:
                     usage = await relay.whole(made=True)
             finally:
                 await response.aclose()
         except UpstreamFailure as failure:
-            return self._failed(
-                lease,
-                classify.failure(failure, latency_s=trio.current_time() - started),
-                failure=failure,
-            )
+            latency_s = trio.current_time() - settlement.started_at
+            verdict = classify.failure(failure, latency_s=latency_s)
+            settlement.failed(verdict.outcome, failure)
+            return Failed(verdict, record.instance, failure=failure)
         except UnresolvedReference as missing:
-            return self._failed(lease, classify.keyless(str(missing)))
+            return self._refused(settlement, classify.keyless(str(missing)))
         except StreamRefused as refused:
             status, headers, body = _as_answer(refused.error)
-            verdict = self._judged(lease, status, headers, body)
-            return self._failed(lease, verdict, status=status, headers=headers, body=body)
+            verdict = self._judged(settlement, status, headers, body)
+            return self._refused(settlement, verdict, status=status, headers=headers, body=body)
         except CutShort as cut:
-            self._settle(lease, cut.usage, self._cut_outcome(lease, cut))
+            settlement.cut_short(self._cut_outcome(settlement, cut))
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
             return None
-        latency_s = trio.current_time() - started
-        self._settle(
-            lease,
-            usage,
-            Outcome(
-                "success",
-                status=response.status,
-                reached=True,
-                latency_s=latency_s,
-                request_id=record.id,
-            ),
-            seen,
-            guess,
+        except BaseException:
+            settlement.interrupted()
+            raise
+        outcome = Outcome(
+            "success",
+            status=response.status,
+            reached=True,
+            latency_s=trio.current_time() - settlement.started_at,
+            request_id=record.id,
         )
+        settlement.succeeded(outcome, usage, seen, by_counting=learned == "by counting")
         return None
 
-    def _settle(
-        self,
-        lease: Lease,
-        usage: Usage | None,
-        outcome: Outcome,
-        seen: Evidence | None = None,
-        guess: Usage | None = None,
-    ) -> None:
-        """`guess`: what stands in for `usage` in the books, if nobody has said."""
-        used = usage or guess
-        self._close(lease, outcome, None if used is None else used.total, seen)
-        call, means = self._call, self._means
-        if used is not None and outcome.kind == "success":
-            means.allowance.observe(call.model, used.output)
-        if usage is None:
-            return
-        self._record.input_tokens, self._record.output_tokens = usage
-        if outcome.kind == "success":
-            means.estimates.observe(call.model, call.demand.input_likely, usage.input)
-
-    def _close(
-        self, lease: Lease, outcome: Outcome, used_tokens: int | None, seen: Evidence | None
-    ) -> None:
-        """Settles the lease and remembers how it went."""
-        if outcome.kind != "success":
-            outcome = outcome._replace(request_id=self._record.id)
-        lease.settle(outcome, used_tokens, seen)
-        if outcome.kind == "unsupported":
-            operation = self._call.operation.path
-            self._means.missing.note(operation, lease.config.name, trio.current_time())
-        self._record.trail.append(
-            AttemptRecord(
-                lease.config.name, self._attempt_at, lease.tokens, outcome, used_tokens, seen
-            )
-        )
-
     async def _error_answer(
-        self, lease: Lease, response: UpstreamResponse, *, asked: bool
+        self, settlement: Settlement, response: UpstreamResponse, *, asked: bool
     ) -> Failed:
         """`asked`: the request asked for usage on the client's behalf; an upstream that refuses
         to be asked is remembered, and gets the request again as the client sent it."""
@@ -327,12 +284,12 @@ class Attempts:
                 body += piece
         except UpstreamFailure:
             pass  # The status and what has come of the body tell more than the break.
-        verdict = self._judged(lease, response.status, response.headers, body)
-        failed = self._failed(
-            lease, verdict, status=response.status, headers=response.headers, body=body
+        verdict = self._judged(settlement, response.status, response.headers, body)
+        failed = self._refused(
+            settlement, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(surface(lease.config))
+            self._means.without_stream_options.add(surface(settlement.lease.config))
             return replace(failed, ours=True)
         if self._call.unopened and classify.cannot_decrypt(response.status, body):
             return replace(
@@ -340,42 +297,39 @@ class Attempts:
             )
         return failed
 
-    def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> classify.Verdict:
+    def _judged(
+        self, settlement: Settlement, status: int, headers: Headers, body: bytes
+    ) -> classify.Verdict:
         return classify.answer(
             status,
             headers,
             body,
             wall_now=wall_now(),
-            latency_s=trio.current_time() - self._attempt_at,
-            secret=self._secret(lease),
+            latency_s=trio.current_time() - settlement.started_at,
+            secret=self._means.addresses.secret(settlement.lease.config),
         )
 
-    def _secret(self, lease: Lease) -> bytes:
-        """The instance's key, which some upstreams quote in their errors."""
-        return self._means.addresses.secret(lease.config)
-
-    def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
+    def _cut_outcome(self, settlement: Settlement, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
         if cut.error is not None:
-            return self._judged(lease, *_as_answer(cut.error)).outcome
-        latency_s = trio.current_time() - self._attempt_at
+            return self._judged(settlement, *_as_answer(cut.error)).outcome
+        latency_s = trio.current_time() - settlement.started_at
         return classify.cut(cut.reason, latency_s=latency_s).outcome
 
-    def _failed(
+    def _refused(
         self,
-        lease: Lease,
+        settlement: Settlement,
         verdict: classify.Verdict,
         *,
         status: int | None = None,
         headers: Headers | None = None,
         body: bytes = b"",
-        failure: UpstreamFailure | None = None,
     ) -> Failed:
-        seen = None if headers is None else evidence(headers)
-        self._close(lease, verdict.outcome, None if failure is not None else 0, seen)
+        config = settlement.lease.config
+        settlement.refused(verdict.outcome, None if headers is None else evidence(headers))
         if body:
-            body = self._means.addresses.masked(lease.config, body)
-        return Failed(verdict, lease.config.name, status, headers, body, failure)
+            body = self._means.addresses.masked(config, body)
+        return Failed(verdict, config.name, status, headers, body)
 
     async def _relay_failure(self, failed: Failed) -> None:
         """Tells the client the failure that stays: as it came, or in our words."""

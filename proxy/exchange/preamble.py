@@ -21,13 +21,16 @@ this long should see that its stream has begun, and the comments that keep it al
 _STARTING: Final = ("response.created", "response.in_progress", "response.queued")
 
 
-def furthest(events: bytes) -> Stage:
-    """What a run of whole events reaches: of an output and an error, that which comes first."""
+def furthest(events: bytes) -> tuple[Stage, int]:
+    """What a run of whole events reaches: of an output and an error, that which comes first; and
+    how many bytes of start-up come before it."""
+    start_up_bytes = 0
     for event in split_events(events):
         reached = stage(event)
         if reached != "preamble":
-            return reached
-    return "preamble"
+            return reached, start_up_bytes
+        start_up_bytes += len(event)
+    return "preamble", start_up_bytes
 
 
 def stage(event: bytes) -> Stage:

@@ -16,8 +16,9 @@ REMEMBERED: Final = 10_000
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One try at one instance. `reserved_tokens`: by its lease. `settled_tokens`: what it used,
-    None if nobody said. `evidence`: the limits that its answer's headers told of."""
+    """One try at one instance. `reserved_tokens`: by its lease. `settled_tokens`: what it used, as
+    reported or as counted until it was cut short; None if neither is known. `evidence`: the limits
+    that its answer's headers told of."""
 
     instance: str
     started_at: float

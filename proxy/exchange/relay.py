@@ -18,7 +18,7 @@ from proxy.exchange.headers import header, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.preamble import MAX_HELD_BYTES, MAX_HELD_S, furthest
 from proxy.exchange.sse import EventScanner
-from proxy.exchange.usage import USAGE_WINDOW_BYTES, Usage, from_body, from_ends
+from proxy.exchange.usage import USAGE_WINDOW_BYTES, SoFar, Usage, from_body, from_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,23 +50,19 @@ class StreamRefused(Exception):
 class CutShort(Exception):
     """The answer broke after its first byte; the client has been told. `reason`: for operators.
 
-    `usage`: what the stream had reported by then. `error`: the error object, if the upstream
-    itself ended it with one.
+    `error`: the error object, if the upstream itself ended it with one.
     """
 
-    def __init__(
-        self, reason: str, usage: Usage | None = None, error: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, reason: str, error: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.usage = usage
         self.error = error
 
 
 class Relay:
-    """One answer on its way to one client."""
+    """One answer on its way to one client. What it has used can be asked at any time."""
 
-    __slots__ = ("_record", "_response", "_writer", "events")
+    __slots__ = ("_record", "_response", "_scanner", "_usage", "_writer")
 
     def __init__(
         self, response: UpstreamResponse, writer: ResponseWriter, record: RequestRecord
@@ -74,8 +70,23 @@ class Relay:
         self._response = response
         self._writer = writer
         self._record = record
-        self.events = 0
-        """Of a stream that was counted and has ended well."""
+        self._usage: Usage | None = None
+        self._scanner: EventScanner | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is a stream whose events were counted."""
+        return self._scanner is not None
+
+    def so_far(self, input_tokens: int) -> SoFar:
+        """What is not reported yet is counted: `input_tokens`, and each event with output as a
+        token. A plain answer counts once it is whole."""
+        scanner, usage, complete, output = self._scanner, self._usage, True, 0
+        if scanner is not None:
+            usage, complete, output = scanner.usage, scanner.done, max(0, scanner.output_events)
+        if usage is not None:
+            return SoFar(usage, reported=True, complete=complete)
+        return SoFar(Usage(input_tokens, output), reported=False, complete=False)
 
     def _headers(self) -> Headers:
         record = self._record
@@ -110,6 +121,7 @@ class Relay:
         whole = usage is not None and body[:1] == b"{" and body[-1:] == b"}"
         if made and not whole and self._is_json() and not _is_document(body):
             raise UpstreamFailure("body", "protocol", "the answer is no JSON", answered=True)
+        self._usage = usage
         await self._writer.respond(self._response.status, self._headers(), body)
         return usage
 
@@ -142,8 +154,9 @@ class Relay:
         except UpstreamFailure as failure:
             self._writer.abort()
             raise CutShort(str(failure)) from failure
+        self._usage = from_ends(head, tail)
         await self._writer.finish()
-        return from_ends(head, tail)
+        return self._usage
 
     # -- streams ---------------------------------------------------------------------------
 
@@ -153,7 +166,6 @@ class Relay:
         drop_usage: bool,
         ending: Ending = "choices",
         choices: int = 1,
-        count: bool = False,
         mask: Callable[[bytes], bytes] = bytes,
     ) -> Usage | None:
         """Relays event by event as they arrive. The arguments: see `EventScanner`.
@@ -167,8 +179,8 @@ class Relay:
         elif coding:
             piece = await self._response.read_chunk()
             return await self._long(b"", piece)
-        scanner = EventScanner(
-            ending, choices=choices, drop_usage=drop_usage, count=count, mask=mask
+        self._scanner = scanner = EventScanner(
+            ending, choices=choices, drop_usage=drop_usage, mask=mask
         )
         held, open_ = await self._preamble(scanner)
         await self._writer.start(self._response.status, self._headers())
@@ -189,8 +201,7 @@ class Relay:
             await self._writer.write(error_event(scanner.fault, scanner.sequence_number))
         await self._writer.finish()
         if broken is not None:
-            raise CutShort(broken, scanner.usage, scanner.error)
-        self.events = scanner.sequence_number
+            raise CutShort(broken, scanner.error)
         return scanner.usage
 
     async def _preamble(self, scanner: EventScanner) -> tuple[bytes, bool]:
@@ -202,7 +213,8 @@ class Relay:
             while len(held) <= MAX_HELD_BYTES:
                 piece = await self._response.read_chunk()
                 events = scanner.feed(piece) if piece else scanner.finish()
-                reached = furthest(events) if events else "preamble"
+                reached, start_up_bytes = furthest(events)
+                scanner.discount(events[:start_up_bytes])
                 if reached == "error":
                     raise StreamRefused(scanner.error or {})
                 if events and not held:

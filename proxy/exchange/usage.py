@@ -33,6 +33,15 @@ class Usage(NamedTuple):
         return self.input + self.output
 
 
+class SoFar(NamedTuple):
+    """What an answer under way has used. `reported`: by the upstream, and not counted here.
+    `complete`: that is all of it."""
+
+    usage: Usage
+    reported: bool
+    complete: bool
+
+
 def from_object(usage: object) -> Usage | None:
     """From a `usage` object in either vocabulary (chat: prompt/completion, responses:
     input/output). None if it is not one."""

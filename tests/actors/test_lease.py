@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import trio
 from harness import exact, instance_config, running_system
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.lease import Lease
-from actors.messages import Outcome, Refused
+from actors.messages import Evidence, Outcome, Refused
 
 
 async def test_a_lease_reserves_until_it_is_settled() -> None:
@@ -37,6 +38,44 @@ async def test_only_the_first_settlement_counts() -> None:
         standing = system.standing("one")
         assert (standing.successful_requests, standing.error_count) == (1, 0)
         assert standing.account.usage.total(trio.current_time()) == 10
+
+
+@pytest.mark.parametrize(
+    ("provider", "complete", "charged"),
+    [
+        ("generic", True, 90),
+        ("generic", False, 400),
+        ("azure", True, 400),
+        ("azure", False, 400),
+    ],
+)
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_what_was_counted_so_far_is_used_and_the_reservation_stays_charged(
+    provider: str, complete: bool, charged: int, limit: int | None
+) -> None:
+    """Whether the limit is the configured one, or one that the upstream shows."""
+    async with running_system(instance_config(provider_type=provider)) as system:
+        lease = await system.leases.acquire(exact(300, output=100), 0)
+        assert isinstance(lease, Lease)
+        seen = None if limit is None else Evidence(limit_tokens=limit)
+        lease.settle(Outcome("cancelled"), 90, seen, complete=complete)
+        await wait_all_tasks_blocked()
+        standing, now = system.standing("one"), trio.current_time()
+        assert standing.account.usage.total(now) == 90
+        assert standing.utilization(now) == charged / 1000
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_settlement_still_posted_at_the_end_counts_like_any_other(complete: bool) -> None:
+    async with running_system(instance_config(provider_type="generic")) as system:
+        lease = await system.leases.acquire(exact(300, output=100), 0)
+        assert isinstance(lease, Lease)
+        standing = system.standing("one")
+        lease.settle(Outcome("cancelled"), 90, complete=complete)
+    saved = system.state_store.saved["one"]
+    assert saved["current_tpm"] == 90
+    assert saved["utilization_percentage"] == (9.0 if complete else 40.0)
+    assert not standing.account.leases
 
 
 async def test_leaving_the_block_settles_an_unjudged_lease() -> None:

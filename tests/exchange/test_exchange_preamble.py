@@ -92,10 +92,11 @@ def test_what_is_no_document_is_output_if_it_has_data(raw: bytes, expected: str)
 def test_of_a_run_the_first_that_is_no_start_up_decides() -> None:
     start, output = event(FILTER), event(chat({"content": "h"}))
     error = event({"error": {"code": "x"}})
-    assert furthest(start + b": c\n\n" + start) == "preamble"
-    assert furthest(start + output + error) == "output"
-    assert furthest(start + error + output) == "error"
-    assert furthest(b"") == "preamble"
+    silent = start + b": c\n\n" + start
+    assert furthest(silent) == ("preamble", len(silent))
+    assert furthest(start + output + error) == ("output", len(start))
+    assert furthest(start + error + output) == ("error", len(start))
+    assert furthest(b"") == ("preamble", 0)
 
 
 JSON = st.recursive(

@@ -20,7 +20,7 @@ from proxy.exchange.ports import Headers, UpstreamFailure
 from proxy.exchange.preamble import MAX_HELD_BYTES, MAX_HELD_S
 from proxy.exchange.record import RequestRecord
 from proxy.exchange.relay import HELD_BYTES, CutShort, Relay, StreamRefused, error_event
-from proxy.exchange.usage import Usage
+from proxy.exchange.usage import SoFar, Usage
 
 RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
 FILTER = {"choices": [], "prompt_filter_results": [], "usage": None}
@@ -214,16 +214,20 @@ async def test_what_breaks_before_any_output_has_shown_nothing(
 async def test_a_cut_after_output_ends_in_one_error_event(
     events: tuple[Any, ...], failure: UpstreamFailure | None, code: str
 ) -> None:
-    writer, cut = await cut_short(event_stream(*events, failure=failure))
+    relay, writer = relaying(event_stream(*events, failure=failure))
+    with pytest.raises(CutShort) as caught:
+        await relay.stream(drop_usage=False)
+    assert (writer.finished, writer.aborted) == (True, False)
     event = last_event(writer)
     assert event["error"]["code"] == event["code"] == code
     assert writer.body.count(b"event: error") == 1
     assert b"[DONE]" not in writer.body
     for shown in writer.body.rstrip(b"\n").split(b"\n\n"):
         json.loads(shown.split(b"data: ")[1])
-    assert cut.error is None
+    assert caught.value.error is None
     with_usage = isinstance(events[-1], dict) and "usage" in events[-1]
-    assert cut.usage == (Usage(9, 4) if with_usage else None)
+    used = Usage(9, 4) if with_usage else Usage(7, 1)
+    assert relay.so_far(7) == (used, with_usage, False)
 
 
 @pytest.mark.parametrize("last", [STOP, USAGE, DONE])
@@ -469,27 +473,32 @@ def test_a_stream_ends_cleanly_or_with_an_error_or_was_never_begun(
     pieces: Any = event_stream(*events).pieces
     data = b"".join(pieces)
 
-    async def relay_it(pieces: Iterable[bytes]) -> tuple[str, bytes]:
+    async def relay_it(pieces: Iterable[bytes]) -> tuple[str, bytes, SoFar]:
         answer = event_stream(*pieces, failure=RESET if broken else None)
         relay, writer = relaying(answer)
         try:
             await relay.stream(drop_usage=drop_usage, ending=ending)  # type: ignore[arg-type]
         except (UpstreamFailure, StreamRefused):
             assert not writer.started
-            return "refused", b""
+            return "refused", b"", relay.so_far(7)
         except CutShort as broken_off:
             assert writer.finished
             assert writer.body.count(b'"error": {') == 1
-            return ("error" if broken_off.error else "cut"), writer.body
+            return ("error" if broken_off.error else "cut"), writer.body, relay.so_far(7)
         assert writer.finished
         assert b'"error"' not in writer.body
-        return "clean", writer.body
+        return "clean", writer.body, relay.so_far(7)
 
-    outcome, body = trio.run(relay_it, cut(data, places))
+    outcome, body, used = trio.run(relay_it, cut(data, places))
+    if not used.reported and ending != "response":
+        shown = [part for part in body.split(b"\n\n") if b'"error"' not in part]
+        with_output = [part for part in shown if json.dumps(TEXT).encode() in part]
+        assert used.usage.output >= len(with_output)
+        assert used.usage.output <= sum(part.startswith(b"data: {") for part in shown)
     if outcome == "clean" and not drop_usage:
         assert data.startswith(body.removesuffix(b"\n"))
     single = trio.run(relay_it, bytewise(data))
-    assert single == (outcome, body)
+    assert single == (outcome, body, used)
 
 
 # -- what the official SDK makes of it -----------------------------------------------------

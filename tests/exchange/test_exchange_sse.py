@@ -59,6 +59,14 @@ def scan(pieces: Iterable[bytes], **options: Any) -> Seen:
     return Seen(output, scanner.usage, scanner.error, scanner.done, scanner.fault)
 
 
+def output_events(pieces: Iterable[bytes], **options: Any) -> int:
+    scanner = EventScanner(**options)
+    for piece in pieces:
+        scanner.feed(piece)
+    scanner.finish()
+    return scanner.output_events
+
+
 def dispatched(data: bytes) -> list[tuple[str, str]]:
     """(event, data) of each dispatch, by the letter of the standard."""
     found = []
@@ -264,6 +272,40 @@ def test_the_pieces_make_no_difference(
     whole = scan([data], **options)
     assert scan(cut(data, places), **options) == whole
     assert scan(bytewise(data), **options) == whole
+    counted = output_events([data], **options)
+    assert output_events(cut(data, places), **options) == counted
+    assert output_events(bytewise(data), **options) == counted
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("together", [True, False])
+def test_events_with_output_are_counted(end: str, together: bool) -> None:
+    """Not the finish reason, the usage, comments, the end mark, and an error."""
+    chat = [event(TEXT, end=end), event(SPEAKS_OF_IT, end=end), f": c{end}{end}".encode()]
+    chat += [event(TEXT, end=end).replace(b"data: ", b"data:"), event(TEXT, "x", end=end)]
+    response = [
+        event({"type": "response.output_item.added"}, "response.output_item.added", end),
+        event({"type": "response.output_text.delta"}, "response.output_text.delta", end),
+        event({"type": "response.refusal.delta"}, "response.refusal.delta", end),
+        event({"type": "response.output_text.done"}, "response.output_text.done", end),
+    ]
+    for events, options, count in (
+        (chat, {}, 4),
+        ([*chat, event(STOP, end=end), event("[DONE]", end=end)], {}, 4),
+        ([*chat, event(USAGE, end=end), event("[DONE]", end=end)], {"drop_usage": True}, 4),
+        ([*chat, event(ERROR, end=end), *chat], {}, 4),
+        ([*response, event(FAILED, end=end)], {"ending": "response"}, 2),
+    ):
+        pieces = [b"".join(events)] if together else events
+        assert output_events(pieces, **options) == count
+        assert output_events(bytewise(b"".join(events)), **options) == count
+
+
+def test_what_was_start_up_is_not_counted() -> None:
+    scanner = EventScanner()
+    scanner.feed(event(ROLE) + b": c\n\n" + event(TEXT))
+    scanner.discount(event(ROLE) + b": c\n\n")
+    assert scanner.output_events == 1
 
 
 @pytest.mark.parametrize(

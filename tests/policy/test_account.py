@@ -42,6 +42,18 @@ def test_without_usage_the_reservation_is_the_best_guess() -> None:
     assert (account.free(1), account.usage.total(1)) == (600, 400)
 
 
+@pytest.mark.parametrize("rule_", ["estimate", "actual"])
+@pytest.mark.parametrize(("so_far", "free"), [(30, 600), (450, 550)])
+def test_of_an_answer_cut_short_no_less_is_charged_than_may_have_been_counted(
+    rule_: ChargeRule, so_far: int, free: int
+) -> None:
+    account = Account(1000, rule_)
+    account.reserve(ONE, 400, 0)
+    account.settle(ONE, so_far, complete=False, reached=True, now=1)
+    assert account.usage.total(1) == so_far
+    assert account.free(1) == (free if rule_ == "actual" else 600)
+
+
 def test_a_lease_settles_once() -> None:
     account = Account(1000, "actual")
     account.reserve(ONE, 400, 0)
@@ -124,16 +136,23 @@ class AccountMachine(RuleBasedStateMachine):
             assert self.charged(60) <= self.limit
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), used=st.one_of(st.none(), st.integers(0, 800)), reached=st.booleans())
-    def settle(self, data: st.DataObject, used: int | None, reached: bool) -> None:
+    @rule(
+        data=st.data(),
+        used=st.one_of(st.none(), st.integers(0, 800)),
+        complete=st.booleans(),
+        reached=st.booleans(),
+    )
+    def settle(self, data: st.DataObject, used: int | None, complete: bool, reached: bool) -> None:
         lease_id = data.draw(st.sampled_from(sorted(self.open)))
         tokens = self.open.pop(lease_id)
-        assert self.account.settle(lease_id, used, reached=reached, now=self.now)
+        assert self.account.settle(lease_id, used, complete=complete, reached=reached, now=self.now)
         real = 0 if not reached else tokens if used is None else used
         if reached:
             self.usages.append((self.now, real))
-        if not reached or self.rule_ == "actual":
-            self.entry[lease_id][1] = real
+        if not reached:
+            self.entry[lease_id][1] = 0
+        elif self.rule_ == "actual":
+            self.entry[lease_id][1] = real if complete else max(real, tokens)
 
     @invariant()
     def agrees(self) -> None:
