@@ -82,35 +82,35 @@ class EncoderProcess:
 
     async def _serve(self, job: _Job) -> str:
         """Answers `job` and whatever follows with one process. Returns what became of that."""
+        process, failure = None, ""
         try:
             process = await trio.lowlevel.open_process(
                 self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment()
             )
-        except OSError as error:
-            job.reply.set(None)
-            return f"can't be started: {error}"
-        try:
+            assert process.stdio is not None
             while True:
-                job.reply.set(await _answer(process, job))
+                job.reply.set(await _answer(process.stdio, job))
                 job = await self._jobs.receive()
+        except OSError as error:
+            failure = f"can't be started: {error}"
         except trio.TooSlowError:
             failure = f"gave no answer for {LONGEST_S:g} s"
         except (trio.BrokenResourceError, EOFError):
             failure = "ended"
         finally:
+            if process is not None:
+                failure += await _end(process)
             job.reply.set(None)  # too late for one that has been answered
-            last_words = await _end(process)
-        return f"{failure} ({process.returncode}): {last_words}"
+        return failure
 
 
-async def _answer(process: trio.Process, job: _Job) -> int:
+async def _answer(process: trio.abc.Stream, job: _Job) -> int:
     """Errors: `trio.BrokenResourceError`, `EOFError`, `trio.TooSlowError`."""
-    assert process.stdio is not None
     with trio.fail_after(LONGEST_S):
-        await process.stdio.send_all(request(job.texts, job.name))
+        await process.send_all(request(job.texts, job.name))
         answer = bytearray()
         while len(answer) < ANSWER.size:
-            piece = await process.stdio.receive_some(ANSWER.size - len(answer))
+            piece = await process.receive_some(ANSWER.size - len(answer))
             if not piece:
                 raise EOFError
             answer += piece
@@ -120,10 +120,8 @@ async def _answer(process: trio.Process, job: _Job) -> int:
 
 
 async def _end(process: trio.Process) -> str:
-    """Kills it, if it still runs: it has nothing to lose. Returns the last line that it wrote.
-
-    Shielded; takes at most `_LAST_S`.
-    """
+    """Kills it, if it still runs: it has nothing to lose. Returns its status and the last line that
+    it wrote. Shielded; takes at most `_LAST_S`."""
     process.kill()
     said: bytes | bytearray = b""
     assert process.stdio is not None
@@ -134,7 +132,8 @@ async def _end(process: trio.Process) -> str:
             said = await process.stderr.receive_some(_LAST_WORDS_BYTES)
         await process.stdio.aclose()
         await process.stderr.aclose()
-    return said.decode(errors="replace").strip().rpartition("\n")[2]
+    last_line = said.decode(errors="replace").strip().rpartition("\n")[2]
+    return f" (status {process.returncode}) {last_line}".rstrip()
 
 
 def _environment() -> dict[str, str]:
