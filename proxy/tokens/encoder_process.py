@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PAUSE_S: Final = 10.0
 """From a failure to the next start, so that what always fails costs little."""
-LONGEST_S: Final = 10.0
-"""For one slice, with start and vocabulary: some twenty times of what it takes."""
+LONGEST_S: Final = 20.0
+"""For one slice, with start and vocabulary: forty times what it takes on a free core."""
 _LAST_S: Final = 1.0
 _LAST_WORDS_BYTES: Final = 65_536
 

@@ -213,7 +213,7 @@ async def test_one_that_hangs_is_given_up(caplog, mock_clock):
             nursery.start_soon(jump_when_all_wait, mock_clock)
             assert await process.encode(["x"], NAME) is None
         assert not exists(pid)
-    assert "gave no answer for 10 s (status -9)" in warnings(caplog)[0]
+    assert "gave no answer for 20 s (status -9)" in warnings(caplog)[0]
 
 
 async def jump_when_all_wait(clock):
