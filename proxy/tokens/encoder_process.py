@@ -99,7 +99,8 @@ class EncoderProcess:
             failure = "ended"
         finally:
             if process is not None:
-                failure += await _end(process)
+                with trio.move_on_after(_LAST_S, shield=True):
+                    failure += await _end(process)
             job.reply.set(None)  # too late for one that has been answered
         return failure
 
@@ -121,19 +122,15 @@ async def _answer(process: trio.abc.Stream, job: _Job) -> int:
 
 async def _end(process: trio.Process) -> str:
     """Kills it, if it still runs: it has nothing to lose. Returns its status and the last line that
-    it wrote. Shielded; takes at most `_LAST_S`."""
+    it wrote."""
     process.kill()
-    said: bytes | bytearray = b""
     assert process.stdio is not None
     assert process.stderr is not None
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(_LAST_S):
-            await process.wait()
-            said = await process.stderr.receive_some(_LAST_WORDS_BYTES)
-        await process.stdio.aclose()
-        await process.stderr.aclose()
+    async with process.stdio, process.stderr:
+        status = await process.wait()
+        said = await process.stderr.receive_some(_LAST_WORDS_BYTES)
     last_line = said.decode(errors="replace").strip().rpartition("\n")[2]
-    return f" (status {process.returncode}) {last_line}".rstrip()
+    return f" (status {status}) {last_line}".rstrip()
 
 
 def _environment() -> dict[str, str]:
