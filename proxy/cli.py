@@ -171,13 +171,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _checked_settings() -> Settings:
-    """The settings, and a certificate that can be used if they name one.
+    """The settings; a certificate that they name can be used, and the vocabularies are whole.
 
-    Errors: `SettingsError`, `CertificateError`.
+    Errors: `SettingsError`, `CertificateError`, `BrokenVocabulary`.
     """
     from proxy.settings import load_settings
+    from proxy.tokens import vocabulary
 
     settings = load_settings(os.environ)
+    vocabulary.verify()
     if settings.tls_cert_file is not None:
         from proxy.service import certificate_files
 
@@ -239,9 +241,10 @@ def _failure_to_start(error: BaseException) -> str | None:
     from proxy.server.certificate import CertificateError
     from proxy.server.listen import ListenFailed
     from proxy.settings import SettingsError
+    from proxy.tokens.vocabulary import BrokenVocabulary
 
     known = BrokenFile | FileLocked | CertificateError | ListenFailed | SettingsError
-    if isinstance(error, known):
+    if isinstance(error, known | BrokenVocabulary):
         return str(error)
     if not isinstance(error, OSError):
         return None

@@ -32,6 +32,8 @@ from proxy.server.certificate import Files, Renewal
 from proxy.server.limits import Limits
 from proxy.server.listen import raise_open_file_limit
 from proxy.server.run import serve
+from proxy.tokens.count import count
+from proxy.tokens.encoder_process import EncoderProcess
 from proxy.tokens.output import Allowance
 from proxy.upstream.address import AddressBook
 from proxy.upstream.dial import SocketDialer
@@ -166,7 +168,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         request_metrics = RequestMetrics(system.supervisor.configured_models)
         request_log = RequestLog(_requests, request_metrics.add)
         recent = RecentRequests()
-        means = _means(settings, system, pools)
+        encoder = EncoderProcess(_log)
+        means = _means(settings, system, pools, encoder)
         journal_file = JournalFile(journal_path(settings.instance_state_file))
         owners = _owners(journal_file, settings.max_remembered_ids)
         exchange = Exchange(
@@ -191,6 +194,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
+            services.start_soon(encoder.run)
             services.start_soon(request_log.run)
             services.start_soon(Journal(journal_file, owners, _log).run)
             services.start_soon(loop_lag.run)
@@ -222,13 +226,16 @@ def _owners(file: JournalFile, limit: int) -> Owners:
     return owners
 
 
-def _means(settings: Settings, system: System, pools: InstancePools) -> Means:
+def _means(
+    settings: Settings, system: System, pools: InstancePools, encoder: EncoderProcess
+) -> Means:
     return Means(
         system.leases,
         pools,
         Allowance(),
         settings.max_queue_wait_seconds,
         AddressBook(on_key=log.register_secret),
+        partial(count, encode=encoder.encode),
     )
 
 

@@ -39,9 +39,7 @@ class Capacity:
         quota = self.quotas.get(demand.model)
         free, limit, own = self._room(quota, now)
         most = demand.input_high + demand.output
-        if most + ahead.tokens <= free and (
-            quota is None or quota.pace.free(now, ahead.requests)
-        ):
+        if most + ahead.tokens <= free and (quota is None or quota.pace.free(now, ahead.requests)):
             return None
         least = demand.input_low + demand.output
         if least > limit:

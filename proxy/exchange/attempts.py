@@ -31,7 +31,7 @@ from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.exchange.settlement import Settlement
-from proxy.tokens.count import count as count_input
+from proxy.tokens.count import count as count_at_once
 from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
 
@@ -68,7 +68,8 @@ class InputCounter(Protocol):
 class Means:
     """What every request is served with. `max_wait_s`: how long one may wait for capacity.
 
-    `count`: counts input tokens exactly, as `proxy.tokens.count.count` does.
+    `count`: counts input tokens exactly, as `proxy.tokens.count.count` does. By itself that holds
+    up the event loop, which a virtual clock doesn't notice; a service has a process for it.
 
     `without_stream_options`: address and API version of upstreams that turned out not to take it.
     """
@@ -78,7 +79,7 @@ class Means:
     allowance: Allowance
     max_wait_s: float
     addresses: AddressBook = field(default_factory=AddressBook)
-    count: InputCounter = count_input
+    count: InputCounter = count_at_once
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     without_stream_options: set[tuple[str, str]] = field(default_factory=set)

@@ -17,7 +17,6 @@ from actors.messages import Demand
 from actors.problems import shown, unknown_field
 from proxy.exchange.operations import OPERATIONS
 from proxy.front.admin import failure, json_object
-from proxy.tokens.count import count
 from proxy.tokens.output import output_limit
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ class RouteExplanations:
         self._explainer = explainer
         self._recent = recent
         self._allowance = means.allowance
+        self._count = means.count
         self._estimates = means.estimates
         self._clock = clock
         self._max_wait_s = means.max_wait_s
@@ -111,7 +111,7 @@ class RouteExplanations:
         kind = _kind(document)
         if kind is None:
             return self._summary(model, document)
-        tokens = await count(kind, document, model, body_bytes=len(str(document)))
+        tokens = await self._count(kind, document, model, body_bytes=len(str(document)))
         output = output_limit(kind, document)
         if output is None:
             output = self._allowance.expected(model)

@@ -81,8 +81,8 @@ def _filler(characters: int) -> str:
 def count(kind: EstimateKind, document: Mapping[str, Any], model: str) -> int:
     """What `proxy.tokens.count.count` says of a `body` that was made here, at once.
 
-    A thread would run on real time: while it counts, a virtual clock sees everybody idle and
-    moves on.
+    Encoding whole prompts would take most of a rehearsal's time, and another process would run on
+    real time: while it encodes, a virtual clock sees everybody idle and moves on.
     """
     prompt = read_prompt(kind, document, model)
     tokens = prompt.fixed_tokens

@@ -41,7 +41,7 @@ class Bounds(NamedTuple):
 
 
 def bounds(kind: EstimateKind, body: Mapping[str, Any], body_bytes: int, model: str) -> Bounds:
-    """Bounds of what `count_input_tokens` would answer, from lengths alone.
+    """Bounds of what `count.count` would answer, from lengths alone.
 
     `body_bytes`: length of the JSON text of which `body` is the value; it is a bound too, for no
     token is made of less than a byte. Never raises, whatever the shape of `body`; never blocks.

@@ -9,7 +9,6 @@ from front_fakes import ADMIN_KEY, FakeExplainer, explaining, front
 
 from actors.messages import Evidence, Explanation, Judgement, Outcome
 from proxy.exchange.record import AttemptRecord, RecentRequests, RequestRecord
-from proxy.tokens.vocabulary import encoding_for
 
 HEADERS = {"X-Admin-API-Key": ADMIN_KEY}
 FOUND = Explanation(
@@ -22,11 +21,6 @@ FOUND = Explanation(
     ),
     3,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _vocabulary() -> None:
-    encoding_for("gpt-4o")
 
 
 async def explain(document: Any, explainer: FakeExplainer | None = None) -> tuple[int, Any]:

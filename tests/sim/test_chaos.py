@@ -20,24 +20,15 @@ from chaos import (
     Chaos,
     Client,
     Run,
-    own_model,
     run_chaos,
 )
 from weather import FAULTS
-from world import CHAT, EMBEDDINGS
 
 from actors.policy.selection import Strategy
 from proxy.exchange.record import RequestRecord
-from proxy.tokens.vocabulary import encoding_for
 
 SEEDS = range(1, 6)
 SHARE_SERVED = 0.999
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _vocabularies() -> None:
-    for model in (CHAT, EMBEDDINGS, own_model(HAVEN)):
-        encoding_for(model)
 
 
 @cache

@@ -9,16 +9,9 @@ from collections import Counter
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from world import MINUTE_S, MODELS, TPM, Client, Traffic, World, run_world
+from world import MINUTE_S, TPM, Client, Traffic, World, run_world
 
 from proxy.exchange.record import RequestRecord
-from proxy.tokens.vocabulary import encoding_for
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _vocabularies() -> None:
-    for model in MODELS:
-        encoding_for(model)
 
 
 def check(world: World) -> None:

@@ -39,7 +39,6 @@ TPM: Final = {"large": 60_000, "middle": 30_000, "small": 10_000}
 CHAT, EMBEDDINGS = "gpt-4o", "text-embedding-3-small"
 MODELS: Final = (CHAT, EMBEDDINGS)
 TEXT: Final = "It was the best of times, it was the worst of times. " * 35
-"""Below the size at which counting takes a thread, which a virtual clock takes for idleness."""
 MINUTE_S: Final = 60.0
 
 

@@ -3,8 +3,12 @@
 import base64
 import json
 import struct
+from functools import partial
 
+import trio
 from hypothesis import strategies as st
+
+from proxy.tokens.count import count
 
 MODELS = st.sampled_from(
     ["gpt-4o", "gpt-4o-mini", "gpt-4", "gpt-35-turbo", "gpt-4.1-nano", "gpt-5.4", "o3", "my-alias"]
@@ -158,3 +162,8 @@ def shortest_json_bytes(body: object) -> int:
     """Length of the shortest JSON text with this value, as a client could send it."""
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def exact_tokens(kind, body, model="gpt-4o"):
+    """Counted in this process. Not inside trio."""
+    return trio.run(partial(count, kind, body, model, body_bytes=shortest_json_bytes(body)))

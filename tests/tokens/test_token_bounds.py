@@ -2,12 +2,10 @@ import json
 
 import pytest
 from hypothesis import example, given, settings
-from request_bodies import ANY_BODY, KINDS, MODELS, PROPER, TEXT, shortest_json_bytes
+from request_bodies import ANY_BODY, KINDS, MODELS, PROPER, TEXT, exact_tokens, shortest_json_bytes
 
 from proxy.tokens.bounds import bounds
-from proxy.tokens.count import count_input_tokens
 from proxy.tokens.prompt import MAX_ITEMS
-from proxy.tokens.vocabulary import encoding_for
 
 
 def chat(content):
@@ -15,7 +13,7 @@ def chat(content):
 
 
 def check_bounds(kind, body, model):
-    exact = count_input_tokens(kind, body, model, encoding_for(model))
+    exact = exact_tokens(kind, body, model)
     low, likely, high = bounds(kind, body, shortest_json_bytes(body), model)
     assert 0 <= low <= exact <= high
     assert low <= likely <= high
@@ -94,7 +92,7 @@ def test_a_body_of_countless_members_is_judged_by_its_size(messages):
     low, likely, high = bounds("chat", body, body_bytes, "gpt-4o")
     assert likely >= body_bytes // 4
     assert high >= body_bytes
-    assert low <= count_input_tokens("chat", body, "gpt-4o", encoding_for("gpt-4o")) <= high
+    assert low <= exact_tokens("chat", body, "gpt-4o") <= high
 
 
 def test_a_schema_nested_without_end_is_not_followed_to_its_end():

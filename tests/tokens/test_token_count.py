@@ -1,17 +1,15 @@
-"""Counts against published ones, and how counting is spread over slices and threads."""
-
-import threading
+"""Counts against published ones, and how counting is spread over slices."""
 
 import pytest
-import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from request_bodies import MODELS, PROPER, data_url, shortest_json_bytes
+from request_bodies import data_url
+from request_bodies import exact_tokens as exact
 
 from proxy.tokens import count as counting
 from proxy.tokens.bounds import bounds
-from proxy.tokens.count import INLINE_CHARS, MAX_CHARS, SLICE_CHARS, count, count_input_tokens
+from proxy.tokens.count import MAX_CHARS, SLICE_CHARS, count
 from proxy.tokens.prompt import MAX_ITEMS
 from proxy.tokens.vocabulary import encoding_for
 
@@ -77,10 +75,6 @@ WEATHER_FUNCTION = {
     },
 }
 WEATHER_TOOL = {"type": "function", "function": WEATHER_FUNCTION}
-
-
-def exact(kind, body, model="gpt-4o"):
-    return count_input_tokens(kind, body, model, encoding_for(model))
 
 
 def tokens(text, model="gpt-4o"):
@@ -244,93 +238,77 @@ def test_a_text_that_the_native_side_cannot_take_whole_is_counted():
     assert exact("embeddings", {"input": " " * 1_010_000}) == pytest.approx(1_010_000 / 128, abs=40)
 
 
-# Where counting happens.
+# How counting asks for slices.
 
 
-@pytest.fixture
-def thread_calls(monkeypatch):
-    """Arguments of every function that is run in a thread."""
-    calls = []
-    run_sync = trio.to_thread.run_sync
+class Encoder:
+    """Says a token for each text, until it has no more `answers`."""
 
-    async def recorded(function, *args, **options):
-        calls.append((function, args))
-        return await run_sync(function, *args, **options)
+    def __init__(self, answers=1000):
+        self.asked = []
+        self._answers = answers
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", recorded)
-    return calls
-
-
-async def test_a_short_text_is_counted_without_a_thread(thread_calls):
-    encoding_for("gpt-4o")
-    with trio.testing.assert_checkpoints():
-        counted = await count("chat", {"messages": JARGON}, "gpt-4o", body_bytes=1000)
-    assert counted == 124
-    assert thread_calls == []
+    async def __call__(self, texts, name):
+        await trio.lowlevel.checkpoint()
+        self.asked.append((texts, name))
+        return len(texts) if len(self.asked) <= self._answers else None
 
 
-async def test_a_long_text_is_counted_in_threads_a_slice_at_a_time(thread_calls):
-    encoding_for("gpt-4o")
+async def test_a_long_text_is_encoded_a_slice_at_a_time():
+    encoder = Encoder()
     body = {"input": "some words " * (SLICE_CHARS // 4)}
-    assert await count("embeddings", body, "gpt-4o", body_bytes=10**6) == exact("embeddings", body)
-    sizes = [sum(map(len, texts)) for _, (texts, _) in thread_calls]
+    assert await count("embeddings", body, "gpt-4", body_bytes=10**6, encode=encoder) == 3
+    sizes = [sum(map(len, texts)) for texts, _ in encoder.asked]
     assert len(sizes) == 3
     assert max(sizes) <= SLICE_CHARS
     assert sum(sizes) == len(body["input"])
+    assert {name for _, name in encoder.asked} == {"cl100k_base"}
 
 
-async def test_thousands_of_empty_texts_are_not_counted_at_once(thread_calls):
-    encoding_for("gpt-4o")
-    body = {"input": [""] * INLINE_CHARS}
-    assert await count("embeddings", body, "gpt-4o", body_bytes=10**6) == 0
-    assert thread_calls
+async def test_thousands_of_empty_texts_are_not_encoded_in_one_go():
+    encoder = Encoder()
+    body = {"input": [""] * 5000}
+    assert await count("embeddings", body, "gpt-4o", body_bytes=10**6, encode=encoder) == 5000
+    assert len(encoder.asked) > 1
 
 
-async def test_an_absurdly_long_text_is_estimated_instead(thread_calls):
+@pytest.mark.parametrize("answers", [0, 1])
+async def test_what_cannot_be_encoded_now_is_estimated(answers):
+    encoder = Encoder(answers)
+    body = {"input": "some words " * (SLICE_CHARS // 4)}
+    counted = await count("embeddings", body, "gpt-4o", body_bytes=10**6, encode=encoder)
+    assert counted == bounds("embeddings", body, 10**6, "gpt-4o").likely
+    assert len(encoder.asked) == answers + 1
+
+
+async def test_an_absurdly_long_text_is_estimated_instead():
+    encoder = Encoder()
     body = {"input": "a" * (MAX_CHARS + 1)}
-    counted = await count("embeddings", body, "gpt-4o", body_bytes=MAX_CHARS + 20)
+    counted = await count("embeddings", body, "gpt-4o", body_bytes=MAX_CHARS + 20, encode=encoder)
     assert counted == bounds("embeddings", body, MAX_CHARS + 20, "gpt-4o").likely
-    assert thread_calls == []
+    assert encoder.asked == []
 
 
 async def test_a_body_of_countless_members_is_estimated_instead():
+    encoder = Encoder()
     body = {"messages": [{}] * (MAX_ITEMS + 1)}
-    counted = await count("chat", body, "gpt-4o", body_bytes=100_000)
+    counted = await count("chat", body, "gpt-4o", body_bytes=100_000, encode=encoder)
     assert counted == bounds("chat", body, 100_000, "gpt-4o").likely
+    assert encoder.asked == []
 
 
-async def test_without_text_no_vocabulary_is_needed(thread_calls, monkeypatch):
-    monkeypatch.setattr("proxy.tokens.vocabulary._loaded", {})
-    assert await count("embeddings", {"input": [1, 2, 3]}, "gpt-4o", body_bytes=20) == 3
-    assert thread_calls == []
+@pytest.mark.parametrize(
+    "body",
+    [{"input": [1, 2, 3]}, {"input": "text"}, {"input": [""] * (MAX_ITEMS + 1)}],
+    ids=["tokens", "text", "countless"],
+)
+async def test_counting_is_a_checkpoint_whatever_is_counted(body):
+    with trio.testing.assert_checkpoints():
+        await count("embeddings", body, "gpt-4o", body_bytes=40_000)
 
 
-async def test_counting_stops_after_its_slice_when_its_request_is_cancelled(monkeypatch):
-    encoding_for("gpt-4o")
-    cancelled = threading.Event()
-    encoded = []
-
-    def held_up(texts, _encoding):
-        encoded.append(texts)
-        assert cancelled.wait(10)
-        return 1
-
-    monkeypatch.setattr(counting, "_encoded_length", held_up)
-    body = {"input": "a b " * SLICE_CHARS}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: count("embeddings", body, "gpt-4o", body_bytes=10**6))
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-        cancelled.set()
-    assert len(encoded) == 1
-
-
-@settings(deadline=None, max_examples=30)
-@given(request=PROPER, model=MODELS)
-def test_counting_on_the_loop_agrees_with_counting_at_leisure(request, model):
-    kind, body = request
-
-    async def counted():
-        return await count(kind, body, model, body_bytes=shortest_json_bytes(body))
-
-    assert trio.run(counted) == exact(kind, body, model)
+async def test_without_text_nothing_is_encoded():
+    encoder = Encoder()
+    body = {"input": [1, 2, 3]}
+    assert await count("embeddings", body, "gpt-4o", body_bytes=20, encode=encoder) == 3
+    assert encoder.asked == []

@@ -3,12 +3,10 @@ import sys
 import textwrap
 
 import pytest
-import trio
-import trio.testing
 from tiktoken_ext import openai_public
 
 from proxy.tokens import vocabulary
-from proxy.tokens.vocabulary import BrokenVocabulary, encoding_for, encoding_name, load, loaded
+from proxy.tokens.vocabulary import BrokenVocabulary, encoded_length, encoding_for, encoding_name
 
 
 @pytest.mark.parametrize(
@@ -90,13 +88,11 @@ def test_importing_loads_nothing_and_loading_needs_no_network_and_no_cache(tmp_p
         def refuse(*args, **kwargs):
             raise AssertionError("network")
         socket.socket.connect = socket.getaddrinfo = refuse
-        from proxy.tokens import bounds, count, output, vocabulary
-        models = "gpt-4o", "gpt-4"
+        from proxy.tokens import bounds, count, encoder_process, output, vocabulary
         bounds.bounds("chat", {"messages": [{"role": "user", "content": "hi"}]}, 50, "gpt-4o")
-        assert [vocabulary.loaded(model) for model in models] == [None, None]
         vocabulary.verify()
-        assert [vocabulary.loaded(model) for model in models] == [None, None]
-        print([vocabulary.encoding_for(model).name for model in models])
+        assert vocabulary.encoding.cache_info().currsize == 0
+        print([vocabulary.encoding_for(model).name for model in ("gpt-4o", "gpt-4")])
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -110,40 +106,14 @@ def test_importing_loads_nothing_and_loading_needs_no_network_and_no_cache(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def unloaded(monkeypatch):
-    """No encoding is loaded; what is built meanwhile is recorded and then forgotten."""
-    built = []
-    build = vocabulary._build
-
-    def recorded(name):
-        built.append(name)
-        return build(name)
-
-    monkeypatch.setattr(vocabulary, "_loaded", {})
-    monkeypatch.setattr(vocabulary, "_build", recorded)
-    return built
+@pytest.mark.parametrize(("model", "tokens"), [("gpt-4o", 6 + 8), ("gpt-4", 6 + 9)])
+def test_the_length_of_several_texts_is_that_of_each_together(model, tokens):
+    texts = ["tiktoken is great!", "お誕生日おめでとう"]
+    assert encoded_length(texts, encoding_name(model)) == tokens
 
 
-async def test_many_first_uses_build_an_encoding_once(unloaded):
-    encodings = []
-
-    async def use(model):
-        encodings.append(await load(model))
-
-    async with trio.open_nursery() as nursery:
-        for model in ["gpt-4", "gpt-35-turbo", "text-embedding-3-small"] * 5:
-            nursery.start_soon(use, model)
-    assert unloaded == ["cl100k_base"]
-    assert len(encodings) == 15
-    assert len(set(map(id, encodings))) == 1
-
-
-async def test_a_loaded_encoding_is_given_at_once():
-    encoding = encoding_for("gpt-4o")
-    with trio.testing.assert_checkpoints():
-        assert await load("gpt-4o") is encoding
-    assert loaded("an-alias") is encoding
+def test_an_encoding_is_built_once():
+    assert encoding_for("gpt-4o") is encoding_for("an-alias")
 
 
 @pytest.fixture
@@ -154,16 +124,15 @@ def package(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_file_that_is_not_the_published_one_is_named(package, unloaded):
+def test_a_file_that_is_not_the_published_one_is_named(package):
     for name in ("o200k_base", "cl100k_base"):
         (package / "vocabularies" / f"{name}.tiktoken").write_bytes(b"IQ== 0\n")
     with pytest.raises(BrokenVocabulary, match=r"cl100k_base\.tiktoken.*SHA-256"):
-        encoding_for("gpt-4")
+        vocabulary.encoding.__wrapped__("cl100k_base")
     with pytest.raises(BrokenVocabulary):
         vocabulary.verify()
-    assert loaded("gpt-4") is None
 
 
-async def test_a_missing_file_is_named(package, unloaded):
+def test_a_missing_file_is_named(package):
     with pytest.raises(BrokenVocabulary, match=r"o200k_base\.tiktoken"):
-        await load("gpt-4o")
+        vocabulary.verify()

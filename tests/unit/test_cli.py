@@ -234,6 +234,12 @@ def test_check_of_no_file_depends_on_whether_it_was_named(capsys):
     assert capsys.readouterr().err == "missing.json: No such file or directory\n"
 
 
+def test_check_finds_a_vocabulary_that_an_installation_has_spoilt(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("proxy.tokens.vocabulary.resources.files", lambda _package: tmp_path)
+    assert main(["check"]) == 1
+    assert capsys.readouterr().err.startswith(f"cannot read the vocabulary {tmp_path}")
+
+
 # -- the others --------------------------------------------------------------------------------
 
 
