@@ -31,6 +31,7 @@ from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
+from proxy.exchange.unaskable import Unaskable
 from proxy.exchange.usage import Usage
 from proxy.tokens.count import count as count_input
 from proxy.tokens.output import EstimateRecord
@@ -41,13 +42,9 @@ if TYPE_CHECKING:
 
     from actors.lease import Lease, Leases
     from actors.messages import Evidence
+    from proxy.exchange.attempt import Surface
     from proxy.exchange.call import Call
-    from proxy.exchange.ports import (
-        Headers,
-        ResponseWriter,
-        Upstream,
-        UpstreamResponse,
-    )
+    from proxy.exchange.ports import Headers, ResponseWriter, Upstream, UpstreamResponse
     from proxy.exchange.record import RequestRecord
     from proxy.exchange.terms import Terms
     from proxy.tokens.bounds import EstimateKind
@@ -70,10 +67,7 @@ class InputCounter(Protocol):
 class Means:
     """What every request is served with. `max_wait_s`: how long one may wait for capacity.
 
-    `count`: counts input tokens exactly, as `proxy.tokens.count.count` does.
-
-    `without_stream_options`: address and API version of upstreams that turned out not to take it.
-    """
+    `count`: counts input tokens exactly, as `proxy.tokens.count.count` does."""
 
     leases: Leases
     upstream: Upstream
@@ -83,7 +77,7 @@ class Means:
     count: InputCounter = count_input
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    without_stream_options: set[tuple[str, str]] = field(default_factory=set)
+    unaskable: Unaskable = field(default_factory=Unaskable)
     missing: MissingOperations = field(default_factory=MissingOperations)
 
 
@@ -107,6 +101,8 @@ class Attempts:
         self._query = query
         self._excluded: frozenset[str] = frozenset()
         self._avoided = means.missing.at(call.operation.path, record.started_at)
+        self._unasked = means.unaskable.at(record.started_at)
+        self._suspect: Surface | None = None
         body = call.body
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
@@ -213,7 +209,7 @@ class Attempts:
         started = self._attempt_at = trio.current_time()
         record.instance = lease.config.name
         record.attempts += 1
-        learned = usage_learned(call, lease.config, self._means.without_stream_options)
+        learned = usage_learned(call, lease.config, self._unasked)
         ask_usage = learned == "by asking"
         guess: Usage | None = None
         try:
@@ -264,6 +260,8 @@ class Attempts:
             self._settle(lease, cut.usage, self._cut_outcome(lease, cut))
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
             return None
+        if self._suspect is not None and self._suspect == surface(lease.config):
+            self._means.unaskable.note(self._suspect, started)
         latency_s = trio.current_time() - started
         self._settle(
             lease,
@@ -319,8 +317,8 @@ class Attempts:
     async def _error_answer(
         self, lease: Lease, response: UpstreamResponse, *, asked: bool
     ) -> Failed:
-        """`asked`: the request asked for usage on the client's behalf; an upstream that refuses
-        to be asked is remembered, and gets the request again as the client sent it."""
+        """`asked`: the request asked for usage on the client's behalf. Who seems to refuse to be
+        asked gets it again as the client sent it, and is believed if it succeeds."""
         body = b""
         try:
             while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
@@ -332,7 +330,8 @@ class Attempts:
             lease, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(surface(lease.config))
+            self._suspect = surface(lease.config)
+            self._unasked |= {self._suspect}
             return replace(failed, ours=True)
         if self._call.unopened and classify.cannot_decrypt(response.status, body):
             return replace(
