@@ -135,10 +135,15 @@ class Account:
         """For the state file: the entries of each account."""
         return {name: packed(window.export(now, TOGETHER)) for name, window in self._windows()}
 
-    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
-        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> bool:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed.
+
+        False if it tells no charge that could be read; then nothing is taken."""
+        if not isinstance(exported.get("charge"), str):
+            return False
         for name, window in self._windows():
             window.restore(unpacked(exported.get(name), older_s), now)
+        return True
 
     def _windows(self) -> tuple[tuple[str, SlidingSum], ...]:
         return ("charge", self.charge), ("usage", self.usage), ("requests", self.requests)

@@ -29,6 +29,15 @@ MOST_SLACK_S: Final = 0.8
 who is told at once to come back a little later."""
 MOST: Final = 1.5
 """A wait that was longer has another reason than a count that is a little off."""
+TOLD_APART: Final = 8
+"""Ranks at one limit that are told apart. Clients choose priorities, and each one that is told
+apart makes every forecast dearer."""
+
+
+def coarse(priority: int) -> int:
+    """Where a priority counts that is one too many: at the power of two below it. So nobody is
+    forgotten who is ahead, and there are twenty of these at most."""
+    return 1 << priority.bit_length() >> 1
 
 
 class Booking(NamedTuple):
@@ -43,7 +52,7 @@ class Booking(NamedTuple):
 
 class Bookings:
     """Synchronous; `now` is trio time. Cost: constant, but for `ahead`: the ranks that wait for one
-    limit."""
+    limit, fifty at the most."""
 
     __slots__ = ("_ahead", "_booked", "stretch")
 
@@ -56,8 +65,11 @@ class Bookings:
     def book(self, lease_id: LeaseId, booking: Booking) -> None:
         """Nothing is booked for this one yet."""
         assert lease_id not in self._booked
-        self._booked[lease_id] = booking
         ranks = self._ahead.setdefault(booking.limit, {})
+        if len(ranks) >= TOLD_APART and booking.rank not in ranks:
+            priority, fresh = booking.rank
+            booking = booking._replace(rank=(coarse(priority), fresh))
+        self._booked[lease_id] = booking
         before = ranks.get(booking.rank, NOBODY)
         ranks[booking.rank] = Ahead(before.tokens + booking.tokens, before.requests + 1)
 

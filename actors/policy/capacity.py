@@ -166,16 +166,17 @@ class Capacity:
             },
         }
 
-    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
-        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> bool:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed.
+
+        False if the instance's own account is not in it, or can't be read."""
         accounts, quotas = exported.get("accounts"), exported.get("quotas")
-        if isinstance(accounts, dict):
-            self.account.restore(accounts, older_s, now)
         if isinstance(quotas, dict):
             for model, saved in list(quotas.items())[:MAX_QUOTAS]:
                 if isinstance(saved, dict):
                     quota = self.quotas[str(model)] = Quota()
                     quota.restore(saved, older_s, now)
+        return isinstance(accounts, dict) and self.account.restore(accounts, older_s, now)
 
 
 def charge_rule(config: InstanceConfig) -> ChargeRule:

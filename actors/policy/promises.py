@@ -11,6 +11,7 @@ import heapq
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from actors.policy.bookings import TOLD_APART, coarse
 from actors.policy.headroom import NOBODY, Ahead
 
 if TYPE_CHECKING:
@@ -30,20 +31,40 @@ WEIGHT: Final = 0.02
 """Of the latest promise in the share that was taken up: about the last hundred count."""
 
 
+SLOTS: Final = 128
+"""Of a second each: more than a promise can be ahead and overdue, so no two share one."""
+
+
 class _Promise(NamedTuple):
+    """`priority`: where it counts, which may be coarse."""
+
     due: float
     priority: int
     limit: Limit
     tokens: int
 
-    @property
-    def place(self) -> tuple[int, int]:
-        return int(self.due), self.priority
+
+class _Places:
+    """What is promised at one limit to one priority, by the second in which it is due."""
+
+    __slots__ = ("count", "requests", "tokens")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.requests = [0] * SLOTS
+        self.tokens = [0] * SLOTS
+
+    def add(self, promise: _Promise, requests: int) -> None:
+        """`requests`: 1, or -1 to take it away."""
+        slot = int(promise.due) % SLOTS
+        self.requests[slot] += requests
+        self.tokens[slot] += requests * promise.tokens
+        self.count += requests
 
 
 class Promises:
-    """Synchronous; `now` is trio time. Cost: O(log n), and for `ahead` a minute's seconds at the
-    most."""
+    """Synchronous; `now` is trio time. Cost: O(log n), and for `ahead` two sums over the seconds
+    for each priority that is told apart."""
 
     __slots__ = ("_by_limit", "_by_model", "_count", "_ended", "_ends_at", "share")
 
@@ -53,8 +74,8 @@ class Promises:
         clients that can't be recognised must not be kept out by what they were promised."""
         self._ended = 0
         self._by_model: dict[str, list[_Promise]] = {}
-        self._by_limit: dict[Limit, dict[tuple[int, int], Ahead]] = {}
-        """By the second in which they are due, and priority."""
+        self._by_limit: dict[Limit, dict[int, _Places]] = {}
+        """By priority."""
         self._count = 0
         self._ends_at = inf
         """No promise ends before."""
@@ -67,12 +88,14 @@ class Promises:
         self._forget(now)
         if due - now > LONGEST_S or self._count >= MOST:
             return
-        demand = ask.demand
-        promise = _Promise(due, ask.priority, limit, demand.input_likely + demand.output)
+        demand, priority = ask.demand, ask.priority
+        priorities = self._by_limit.setdefault(limit, {})
+        if len(priorities) >= TOLD_APART and priority not in priorities:
+            priority = coarse(priority)
+        promise = _Promise(due, priority, limit, demand.input_likely + demand.output)
         heapq.heappush(self._by_model.setdefault(demand.model, []), promise)
-        places = self._by_limit.setdefault(limit, {})
-        before = places.get(promise.place, NOBODY)
-        places[promise.place] = Ahead(before.tokens + promise.tokens, before.requests + 1)
+        places = priorities.get(priority) or priorities.setdefault(priority, _Places())
+        places.add(promise, 1)
         self._count += 1
         self._ends_at = min(self._ends_at, due + GRACE_S)
 
@@ -94,14 +117,16 @@ class Promises:
         """What those are expected to take who come back by `until` and have this `priority`, or
         an earlier one."""
         self._forget(now)
-        places = self._by_limit.get(limit)
-        if places is None:
+        priorities = self._by_limit.get(limit)
+        first = int(now - GRACE_S)
+        if priorities is None or until < first:
             return NOBODY
+        begin, end = first % SLOTS, int(min(until, first + SLOTS - 1)) % SLOTS + 1
         tokens = requests = 0
-        for (second, other), promised in places.items():
-            if second <= until and other <= priority:
-                tokens += promised.tokens
-                requests += promised.requests
+        for other, places in priorities.items():
+            if other <= priority:
+                tokens += _sum(places.tokens, begin, end)
+                requests += _sum(places.requests, begin, end)
         return Ahead(round(self.share * tokens), round(self.share * requests))
 
     def _forget(self, now: float) -> None:
@@ -121,15 +146,22 @@ class Promises:
         if not promises:
             del self._by_model[model]
         self._count -= 1
-        places = self._by_limit[promise.limit]
-        left = places[promise.place]
-        if left.requests > 1:
-            places[promise.place] = Ahead(left.tokens - promise.tokens, left.requests - 1)
+        priorities = self._by_limit[promise.limit]
+        places = priorities[promise.priority]
+        places.add(promise, -1)
+        if places.count:
             return
-        del places[promise.place]
-        if not places:
+        del priorities[promise.priority]
+        if not priorities:
             del self._by_limit[promise.limit]
 
     def _learn(self, taken_up: float) -> None:
         self._ended += 1
         self.share += max(WEIGHT, 1 / (1 + self._ended)) * (taken_up - self.share)
+
+
+def _sum(slots: list[int], begin: int, end: int) -> int:
+    """Of the slots from `begin` to before `end`; around the ring, if that is not larger."""
+    if begin < end:
+        return sum(slots[begin:end])
+    return sum(slots) - sum(slots[end:begin])

@@ -349,15 +349,15 @@ class Standing:
         self.judged = state.health_status != "unknown"
         if state.rate_limited_until is not None:
             self.benches.limit_everything(clock.trio_time(state.rate_limited_until))
-        if isinstance(saved, dict):
-            self._restore_saved(saved, now, clock)
-        else:
-            # A file from elsewhere: all that was used may have been used just now.
+        if not (isinstance(saved, dict) and self._restore_saved(saved, now, clock)):
+            # A file from elsewhere, or one that another version wrote: all that was used may have
+            # been used just now.
             tokens = packed([(0.0, state.current_tpm)])
             requests = packed([(0.0, state.current_rpm)])
             self.account.restore({"charge": tokens, "usage": tokens, "requests": requests}, 0, now)
 
-    def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> None:
+    def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> bool:
+        """False if it does not tell what was used when."""
         quarantine, benches = saved.get("quarantine"), saved.get("benches")
         breaker = saved.get("breaker")
         if isinstance(quarantine, str):
@@ -366,11 +366,11 @@ class Standing:
             self.benches.restore(benches, clock)
         saved_at = saved.get("saved_at")
         if not is_epoch(saved_at):
-            return
+            return False
         older_s = max(0.0, clock.epoch(now) - saved_at)
-        self.capacity.restore(saved, older_s, now)
         if isinstance(breaker, dict):
             self.breaker.restore(breaker, older_s, now)
+        return self.capacity.restore(saved, older_s, now)
 
 
 _CONNECTION: Final[dict[bool | None, Any]] = {

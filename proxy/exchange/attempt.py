@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proxy.upstream.address import AddressBook
 
 UsageLearned: TypeAlias = Literal["from the answer", "by asking", "by counting"]
+Surface: TypeAlias = "tuple[str, str]"
+"""What decides which fields an upstream knows: address and version."""
 
 USAGE_SINCE: Final = "2024-09-01"
 """First dated API that takes `stream_options` (learn.microsoft.com, "API lifecycle"); earlier ones
@@ -86,9 +88,7 @@ def path_names_model(call: Call, config: InstanceConfig) -> bool:
     return call.operation.deployment_scoped and dated_surface(config)
 
 
-def usage_learned(
-    call: Call, config: InstanceConfig, refusing: Container[tuple[str, str]]
-) -> UsageLearned:
+def usage_learned(call: Call, config: InstanceConfig, refusing: Container[Surface]) -> UsageLearned:
     """How the usage of an answer becomes known. `refusing`: surfaces that turned out not to take
     `stream_options`; there each event of a stream is taken for a token."""
     if not (call.stream and call.operation.stream_usage) or call.asks_usage:
@@ -98,8 +98,7 @@ def usage_learned(
     return "by counting"
 
 
-def surface(config: InstanceConfig) -> tuple[str, str]:
-    """What decides which fields an upstream knows: address and version."""
+def surface(config: InstanceConfig) -> Surface:
     return config.api_base, config.api_version
 
 

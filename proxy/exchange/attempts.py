@@ -31,6 +31,7 @@ from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.exchange.settlement import Settlement
+from proxy.exchange.unaskable import Unaskable
 from proxy.tokens.count import count as count_at_once
 from proxy.tokens.output import EstimateRecord
 from proxy.upstream.address import AddressBook
@@ -39,13 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.lease import Lease, Leases
+    from proxy.exchange.attempt import Surface
     from proxy.exchange.call import Call
-    from proxy.exchange.ports import (
-        Headers,
-        ResponseWriter,
-        Upstream,
-        UpstreamResponse,
-    )
+    from proxy.exchange.ports import Headers, ResponseWriter, Upstream, UpstreamResponse
     from proxy.exchange.record import RequestRecord
     from proxy.exchange.terms import Terms
     from proxy.tokens.bounds import EstimateKind
@@ -70,8 +67,6 @@ class Means:
 
     `count`: counts input tokens exactly, as `proxy.tokens.count.count` does. By itself that holds
     up the event loop, which a virtual clock doesn't notice; a service has a process for it.
-
-    `without_stream_options`: address and API version of upstreams that turned out not to take it.
     """
 
     leases: Leases
@@ -82,7 +77,7 @@ class Means:
     count: InputCounter = count_at_once
     estimates: EstimateRecord = field(default_factory=EstimateRecord)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    without_stream_options: set[tuple[str, str]] = field(default_factory=set)
+    unaskable: Unaskable = field(default_factory=Unaskable)
     missing: MissingOperations = field(default_factory=MissingOperations)
 
 
@@ -106,6 +101,8 @@ class Attempts:
         self._query = query
         self._excluded: frozenset[str] = frozenset()
         self._avoided = means.missing.at(call.operation.path, record.started_at)
+        self._unasked = means.unaskable.at(record.started_at)
+        self._suspect: Surface | None = None
         body = call.body
         self._affinity = (
             affinity(call.document, call.model, len(body)) if isinstance(body, bytes) else None
@@ -213,7 +210,7 @@ class Attempts:
         settlement = Settlement(self._means, call, record, lease, self._attempt_at)
         record.instance = lease.config.name
         record.attempts += 1
-        learned = usage_learned(call, lease.config, self._means.without_stream_options)
+        learned = usage_learned(call, lease.config, self._unasked)
         ask_usage = learned == "by asking"
         try:
             request = upstream_request(
@@ -264,6 +261,8 @@ class Attempts:
         except BaseException:
             settlement.interrupted()
             raise
+        if self._suspect is not None and self._suspect == surface(lease.config):
+            self._means.unaskable.note(self._suspect, settlement.started_at)
         outcome = Outcome(
             "success",
             status=response.status,
@@ -277,8 +276,8 @@ class Attempts:
     async def _error_answer(
         self, settlement: Settlement, response: UpstreamResponse, *, asked: bool
     ) -> Failed:
-        """`asked`: the request asked for usage on the client's behalf; an upstream that refuses
-        to be asked is remembered, and gets the request again as the client sent it."""
+        """`asked`: the request asked for usage on the client's behalf. Who seems to refuse to be
+        asked gets it again as the client sent it, and is believed if it succeeds."""
         body = b""
         try:
             while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
@@ -290,7 +289,8 @@ class Attempts:
             settlement, verdict, status=response.status, headers=response.headers, body=body
         )
         if asked and classify.rejects_stream_options(response.status, body):
-            self._means.without_stream_options.add(surface(settlement.lease.config))
+            self._suspect = surface(settlement.lease.config)
+            self._unasked |= {self._suspect}
             return replace(failed, ours=True)
         if self._call.unopened and classify.cannot_decrypt(response.status, body):
             return replace(

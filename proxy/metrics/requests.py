@@ -36,8 +36,9 @@ FIRST_BYTE_S: Final = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.
 WAIT_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 _LABELS: Final = ("model", "instance", "stream")
-INTERRUPTED: Final = "upstream_interrupted"
-"""The code of an answer that was cut after it had begun; its status was sent long before."""
+INTERRUPTED: Final = frozenset({"upstream_interrupted", "upstream_error"})
+"""The codes of an answer that had begun and was not finished: cut, or ended by an error event of
+the upstream's own. Its status was sent long before, and the proxy refused nothing."""
 
 
 class _Series:
@@ -94,7 +95,7 @@ class RequestMetrics:
             model = self._models.get(name) or self._models.setdefault(name, _Model())
             model.attempts += record.attempts
             model.wait.add(record.wait_s)
-        if record.code and record.code != INTERRUPTED:
+        if record.code and record.code not in INTERRUPTED:
             code = record.code
             if code not in self._refusals and len(self._refusals) >= MAX_CODES:
                 code = OTHER
@@ -196,7 +197,7 @@ def _values(key: tuple[str, str, bool]) -> list[str]:
 def outcome_of(record: RequestRecord) -> str:
     """What came of a request, from the client's point of view."""
     status = record.status
-    if record.code == INTERRUPTED:
+    if record.code in INTERRUPTED:
         return "interrupted"
     if status < 400:
         return "success"

@@ -29,6 +29,7 @@ class LateApp:
         self._server: AppServer | None = None
         self._started = trio.Event()
         self._starting = trio.CancelScope()
+        self._draining = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Loads and starts the app (reported through `task_status`), stops it after `stop`.
@@ -39,6 +40,8 @@ class LateApp:
             server = await trio.to_thread.run_sync(self._loaded, abandon_on_cancel=True)
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
+                if self._draining:
+                    await server.drain()
                 self._server = server
                 self._started.set()
                 task_status.started()
@@ -55,10 +58,10 @@ class LateApp:
         await self._server.take_over(connection, stream, received)
 
     async def drain(self) -> None:
-        """No connection is kept for another request."""
-        await self._started.wait()
-        assert self._server is not None
-        await self._server.drain()
+        """No connection is kept for another request; does not wait for the app."""
+        self._draining = True
+        if self._server is not None:
+            await self._server.drain()
 
     def stop(self) -> None:
         """Lets `run` stop the app, or give up loading it. Never blocks."""

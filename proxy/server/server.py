@@ -83,19 +83,24 @@ class Server:
         """
         urls = [url(one, tls=self._tls is not None) for one in listeners]
         loaded = False
+
+        async def load(app: trio.Nursery) -> None:
+            nonlocal loaded
+            await app.start(self._app.run)
+            loaded = True
+            task_status.started(urls)
+
         try:
             async with trio.open_nursery() as app:
                 async with trio.open_nursery() as watches:
                     watches.start_soon(self._departures.run)
                     watches.start_soon(self._tick)
+                    watches.start_soon(load, app)
                     with self._serving:
                         async with trio.open_nursery() as clients:
                             clients.start_soon(self._accept, listeners, clients)
-                            await app.start(self._app.run)
-                            loaded = True
-                            task_status.started(urls)
                     watches.cancel_scope.cancel()
-                if not loaded:  # aborted before that; whoever waits for the start need not
+                if not loaded:  # stopped before that; whoever waits for the start need not
                     task_status.started(urls)
                 self._ended.set()
                 self._app.stop()

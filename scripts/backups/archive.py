@@ -1,7 +1,8 @@
 """The folder of backups: one folder for each, which is whole as soon as it has its name.
 
-A backup holds both files and a manifest with time, sizes and SHA-256 of each. Its name is the UTC
-time at which it was made. Only this account can read it: configurations hold keys.
+A backup holds both files, what the service remembers beside them of owners, and a manifest with
+time, sizes and SHA-256 of each. Its name is the UTC time at which it was made. Only this account
+can read it: configurations hold keys.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .records import Kind
+    from .pair import Part
 
-FILES: dict[Kind, str] = {"config": "instance_configs.json", "state": "instance_states.json"}
+FILES: dict[Part, str] = {
+    "config": "instance_configs.json",
+    "state": "instance_states.json",
+    "owners": "instance_states.json.owners.jsonl",
+}
 MANIFEST = "manifest.json"
 LATEST = "latest"
 _FORMAT = 1
@@ -55,7 +60,9 @@ class Backup:
         """Errors: `BackupDamaged`."""
         try:
             manifest = json.loads(self.folder.joinpath(MANIFEST).read_bytes())
-            entries = [manifest["files"][kind] for kind in FILES]
+            # Backups from before owners were among them are as good as ever.
+            manifest["files"].setdefault("owners", None)
+            entries = [manifest["files"][part] for part in FILES]
             if manifest["format"] != _FORMAT:
                 raise BackupDamaged(f"{self.id} was made by another version of this script")
             if all(entry is None or {"bytes", "sha256"} <= set(entry) for entry in entries):
@@ -67,13 +74,13 @@ class Backup:
     def pair(self) -> Pair:
         """What was backed up, checked against the manifest. Errors: `BackupDamaged`."""
         files = self.manifest()["files"]
-        contents = [self._checked(kind, files[kind]) for kind in FILES]
+        contents = [self._checked(part, files[part]) for part in FILES]
         return Pair(*contents)
 
-    def _checked(self, kind: Kind, entry: dict[str, Any] | None) -> bytes | None:
+    def _checked(self, part: Part, entry: dict[str, Any] | None) -> bytes | None:
         if entry is None:
             return None
-        name = FILES[kind]
+        name = FILES[part]
         try:
             content = self.folder.joinpath(name).read_bytes()
         except OSError as error:
@@ -108,7 +115,7 @@ class Archive:
         there = f"there are {len(backups)}; see `list`" if backups else "there are none"
         raise NoSuchBackup(f"{self.folder} has no backup {name}: {there}")
 
-    def add(self, pair: Pair, sources: dict[Kind, str], now: datetime, note: str = "") -> Backup:
+    def add(self, pair: Pair, sources: dict[Part, str], now: datetime, note: str = "") -> Backup:
         """A new backup, read back from the disk and found to be right.
 
         Errors: `OSError`, `BackupDamaged`; then there is none.
@@ -119,8 +126,8 @@ class Archive:
             unfinished.mkdir(mode=0o700)
             try:
                 manifest = _manifest(pair, sources, name, note)
-                for kind, file in FILES.items():
-                    if (content := pair.of(kind)) is not None:
+                for part, file in FILES.items():
+                    if (content := pair.of(part)) is not None:
                         write_new(unfinished / file, content)
                 text = json.dumps(manifest, indent=2, ensure_ascii=False)
                 write_new(unfinished / MANIFEST, text.encode("utf-8", "backslashreplace") + b"\n")
@@ -170,13 +177,13 @@ def _fresh_name(folder: Path, now: datetime) -> str:
     return f"{now:%Y%m%dT%H%M%S.%fZ}"
 
 
-def _manifest(pair: Pair, sources: dict[Kind, str], name: str, note: str) -> dict[str, Any]:
+def _manifest(pair: Pair, sources: dict[Part, str], name: str, note: str) -> dict[str, Any]:
     made = datetime.strptime(name, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
     return {
         "format": _FORMAT,
         "created": made.isoformat(),
         **({"note": note} if note else {}),
-        "files": {kind: _entry(pair.of(kind), os.path.abspath(sources[kind])) for kind in FILES},
+        "files": {part: _entry(pair.of(part), os.path.abspath(sources[part])) for part in FILES},
     }
 
 

@@ -57,6 +57,7 @@ def parse(arguments: list[str], variables: Mapping[str, str]) -> argparse.Namesp
         parents=[files, folder, output],
         help="put a backup back, into a running service (--url) or, if none runs, the files",
         description="Without --url both files are replaced; what they said is backed up first. "
+        "The memory of owners beside the state file is put back if it is gone. "
         "With --url a running service gets exactly the instances of the backup over its admin "
         "API, with their counters; the running minute stays as the service has seen it.",
     )

@@ -12,7 +12,7 @@ from project_environment import HOW_TO_MAKE_IT
 
 from . import offline, online, records
 from .archive import Archive, Backup, BackupDamaged, NoSuchBackup
-from .pair import NoPair, read_pair
+from .pair import NoPair, paths, read_pair
 from .service import Service, ServiceFailed
 from .watch import Watcher
 
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, voice: Voice) -> int:
 def backup(options: argparse.Namespace, voice: Voice) -> int:
     archive = Archive(options.backup_dir)
     pair = read_pair(options.config_file, options.state_file)
-    made = archive.add(pair, _sources(options), datetime.now(UTC))
+    where = paths(options.config_file, options.state_file)
+    made = archive.add(pair, where, datetime.now(UTC))
     removed = archive.rotate(options.max_backups)
     files = made.manifest()["files"]
     text = f"backed up to {made.folder}: {_sizes(files)}"
@@ -179,10 +180,6 @@ def _restore_online(
     text = f"restored {chosen.id} into {service.url} {verdict}"
     voice.say("restored", text, backup=chosen.id, url=service.url, failures=len(report.failed))
     return FAILED if report.failed else DONE
-
-
-def _sources(options: argparse.Namespace) -> dict[Kind, str]:
-    return {"config": options.config_file, "state": options.state_file}
 
 
 def _sizes(files: dict[str, dict[str, object] | None]) -> str:

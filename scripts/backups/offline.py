@@ -1,4 +1,8 @@
-"""Restoring while the service does not run: both files are replaced."""
+"""Restoring while the service does not run: both files are replaced.
+
+What the service remembers of owners is put back only where it is gone: a later memory knows more,
+and what it says of ids never becomes wrong.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from whole_file import replace, sync_folder
 
-from .pair import Pair, read_pair
+from .pair import paths, read_pair
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from .archive import Archive, Backup
-    from .records import Kind
 
 
 def restore(
@@ -29,10 +32,13 @@ def restore(
     wanted = backup.pair()
     with open_stores(config_path, state_path):
         present = read_pair(config_path, state_path, any_content=True)
+        where = paths(config_path, state_path)
         kept = None
-        if present not in (wanted, Pair(None, None)):
-            sources: dict[Kind, str] = {"config": config_path, "state": state_path}
-            kept = archive.add(present, sources, now, f"before {backup.id} was restored")
+        said = present.config, present.state
+        if said not in ((wanted.config, wanted.state), (None, None)):
+            kept = archive.add(present, where, now, f"before {backup.id} was restored")
+        if present.owners is None:
+            _put(where["owners"], wanted.owners)
         _put(config_path, wanted.config)
         _put(state_path, wanted.state)
     return kept

@@ -1,8 +1,8 @@
-"""Reads both files as they were at one and the same moment.
+"""Reads both files as they were at one and the same moment, with what belongs to the state file.
 
-The service replaces each of them as a whole, whenever it has something new to say. Two readings
-belong together if neither file was replaced or written to from before the first reading to after
-the second; otherwise both are read again.
+The service replaces each of them as a whole, whenever it has something new to say. Readings belong
+together if no file was replaced or written to from before the first reading to after the last;
+otherwise all are read again.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Literal, TypeAlias
 
 from . import records
 
-if TYPE_CHECKING:
-    from .records import Kind
-
+Part: TypeAlias = Literal["config", "state", "owners"]
 Fingerprint: TypeAlias = tuple[int, ...]
 """Enough of a file's status to see that it was replaced or written to."""
 
@@ -31,13 +29,21 @@ class NoPair(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What both files said at one moment. None: it was not there."""
+    """What both files said at one moment, and `owners`, which of the instances has which file,
+    response and so on. None: it was not there."""
 
     config: bytes | None
     state: bytes | None
+    owners: bytes | None = None
 
-    def of(self, kind: Kind) -> bytes | None:
-        return self.config if kind == "config" else self.state
+    def of(self, part: Part) -> bytes | None:
+        return {"config": self.config, "state": self.state, "owners": self.owners}[part]
+
+
+def paths(config_path: str, state_path: str) -> dict[Part, str]:
+    """Where everything is: the service keeps its memory of owners beside the state file."""
+    owners = f"{os.path.realpath(state_path)}.owners.jsonl"
+    return {"config": config_path, "state": state_path, "owners": owners}
 
 
 def fingerprint(path: str) -> Fingerprint | None:
@@ -56,7 +62,7 @@ def read_pair(config_path: str, state_path: str, *, any_content: bool = False) -
     """
     deadline = time.monotonic() + _LIMIT_S
     while True:
-        pair = _attempt(config_path, state_path)
+        pair = _attempt(*paths(config_path, state_path).values())
         if pair is None:
             flaw: str | None = f"{config_path} or {state_path} is written all the time"
         elif any_content:
@@ -78,8 +84,7 @@ def _attempt(*paths: str) -> Pair | None:
     after = [fingerprint(path) for path in paths]
     if before != after or before != [seen for _, seen in readings]:
         return None
-    config, state = (content for content, _ in readings)
-    return Pair(config, state)
+    return Pair(*(content for content, _ in readings))
 
 
 def _read(path: str) -> tuple[bytes | None, Fingerprint | None]:
@@ -100,7 +105,7 @@ def _fingerprint(status: os.stat_result) -> Fingerprint:
     )
 
 
-def _flaw(path: str, kind: Kind, pair: Pair) -> str | None:
+def _flaw(path: str, kind: records.Kind, pair: Pair) -> str | None:
     content = pair.of(kind)
     problems = () if content is None else records.read(content, kind).problems
     return f"{path}: {problems[0]}" if problems else None

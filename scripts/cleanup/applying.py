@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .conversion import Places
 
 
+class ChangedMeanwhile(Exception):
+    """A file does not say any more what it said when its change was planned."""
+
+
 def apply(root: Path, where: Places, plan: Plan) -> list[Change]:
     """The changes that were made; why the others were not is among the failures of `plan`."""
     data = [change for change in plan.changes if change.path in where.instances]
@@ -36,14 +40,26 @@ def _made(root: Path, changes: list[Change], plan: Plan) -> list[Change]:
             _make(root / change.path, change)
         except OSError as error:
             plan.failures.append((change.path, reason(error)))
+        except ChangedMeanwhile:
+            plan.failures.append((change.path, "was changed meanwhile; run this again"))
         else:
             done.append(change)
     return done
 
 
 def _make(path: Path, change: Change) -> None:
+    """Errors: `OSError`, `ChangedMeanwhile`."""
+    if _content(path) != change.before:
+        raise ChangedMeanwhile
     if change.after is None:
         path.unlink()
         sync_folder(path.parent)
     else:
         replace(path, change.after, change.mode)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

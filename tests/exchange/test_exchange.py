@@ -28,6 +28,7 @@ from proxy.exchange.missing_operations import MISSING_S
 from proxy.exchange.models import ModelList
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.exchange.record import RequestRecord
+from proxy.exchange.unaskable import BELIEVED_S
 from proxy.tokens.output import Allowance
 
 REFUSED = UpstreamFailure("connect", "refused", "connection refused")
@@ -427,6 +428,44 @@ async def test_an_upstream_that_can_not_be_asked_for_usage_is_asked_once(
         await b.system.administration.update_config("one", {"api_version": "2025-04-01-preview"})
         await b.send(chat(stream=True))
         assert b"stream_options" in b.upstream.requests[-1].body  # type: ignore[operator]
+
+
+async def test_one_clients_bad_request_does_not_end_the_asking_for_usage() -> None:
+    """Its error quotes it, and so names the field; without the field it is as bad."""
+    refusal = error_answer(400, message="Invalid value: 'stream_options'.")
+    healthy = event_stream(TEXT, STOP, USAGE, DONE)
+    async with bench(ONE, TWO, one=[refusal, refusal, healthy], two=completion()) as b:
+        bad = await b.send(chat(stream=True, tool_choice="stream_options"))
+        assert (bad.status, bad.header(b"x-proxy-attempts")) == (400, b"2")
+        assert (await b.send(chat(stream=True))).status == 200
+        asked = [b"include_usage" in request.body for request in b.upstream.requests]  # type: ignore[operator]
+        assert asked == [True, False, True]
+        assert b.records[-1].output_tokens == 4
+
+
+async def test_an_upstream_is_not_believed_if_the_request_succeeds_elsewhere_only() -> None:
+    refusal = error_answer(400, message="Unrecognized request argument: stream_options")
+    answers = [refusal, error_answer(500, "x"), event_stream(TEXT, STOP, DONE)]
+    async with bench(ONE, TWO, one=answers, two=event_stream(TEXT, STOP, DONE)) as b:
+        assert (await b.send(chat(stream=True))).header(b"x-proxy-instance") == b"two"
+        assert (await b.send(chat(stream=True))).header(b"x-proxy-instance") == b"one"
+        asked = [b"include_usage" in request.body for request in b.upstream.requests]  # type: ignore[operator]
+        assert asked == [True, False, True, True]
+
+
+async def test_an_upstream_that_could_not_be_asked_for_usage_is_tried_again_later(
+    autojump_clock: MockClock,
+) -> None:
+    refusal = error_answer(400, message="Unrecognized request argument: stream_options")
+    counted, told = event_stream(TEXT, STOP, DONE), event_stream(TEXT, STOP, USAGE, DONE)
+    async with bench(ONE, one=[refusal, counted, counted, told]) as b:
+        await b.send(chat(stream=True))
+        for later_s in (BELIEVED_S - 1, 1):
+            await trio.sleep(later_s)
+            await b.send(chat(stream=True))
+        asked = [b"include_usage" in request.body for request in b.upstream.requests]  # type: ignore[operator]
+        assert asked == [True, False, False, True]
+        assert b.records[-1].output_tokens == 4
 
 
 async def test_what_the_client_asked_for_itself_is_its_own_affair() -> None:

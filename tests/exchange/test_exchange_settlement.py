@@ -265,7 +265,7 @@ async def test_a_whole_stream_without_usage_has_used_what_was_counted() -> None:
 
 async def test_where_usage_can_not_be_asked_for_the_count_is_taken_for_it() -> None:
     async with bench(event_stream(ROLE, *[TEXT] * 7, STOP, DONE)) as b:
-        b.means.without_stream_options.add(surface(b.system.standing("one").config))
+        b.means.unaskable.note(surface(b.system.standing("one").config), trio.current_time())
         await b.send(stream())
         b.expect(b.input_tokens + 7, charged=b.input_tokens + 7)
         assert b.allowance.expected("gpt-4") == 7

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actors.messages import LeaseId
-from actors.policy.bookings import MOST, Booking, Bookings
+from actors.policy.bookings import MOST, TOLD_APART, Booking, Bookings
 from actors.policy.headroom import NOBODY, Ahead
 
 EAST, WEST = ("east", ""), ("west", "gpt-4")
@@ -59,6 +59,20 @@ def test_an_outage_is_not_taken_for_a_bad_forecast() -> None:
         bookings.book(LeaseId(number), booking(1, until=1.0))
         bookings.ended(LeaseId(number), 3600.0)
     assert bookings.stretch <= MOST
+
+
+def test_priorities_that_are_too_many_to_tell_apart_count_as_no_later_than_they_are() -> None:
+    bookings = Bookings()
+    for number in range(1000):
+        bookings.book(LeaseId(number), booking(1, rank=(1_000_000 - number, True)))
+    bookings.book(LeaseId(1000), booking(100))
+    assert bookings.ahead(EAST, RANK) == Ahead(100, 1)
+    assert bookings.ahead(EAST, (63, True)) == NOBODY
+    assert bookings.ahead(EAST, (1_000_000, True)) == Ahead(1100, 1001)
+    assert len(bookings._ahead[EAST]) <= TOLD_APART + 2 * 20
+    for number in range(1001):
+        bookings.release(LeaseId(number))
+    assert bookings._ahead == {}
 
 
 class BookingsMachine(RuleBasedStateMachine):

@@ -7,8 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from actors.mailbox import Reply
 from actors.messages import Acquire, Answer, Demand, LeaseId
 from actors.policy import promises as module
+from actors.policy.bookings import TOLD_APART
 from actors.policy.headroom import NOBODY, Ahead
-from actors.policy.promises import GRACE_S, LONGEST_S, Promises
+from actors.policy.promises import GRACE_S, LONGEST_S, MOST, Promises
 
 EAST = ("east", "")
 FOREVER = float("inf")
@@ -82,26 +83,53 @@ def test_what_is_too_far_off_and_what_is_too_much_is_not_remembered(
     assert len(promises) == 3
 
 
+def test_priorities_that_are_too_many_to_tell_apart_count_as_no_later_than_they_are() -> None:
+    promises = taken_up()
+    for priority in range(1_000_000, 1_000_000 - TOLD_APART, -1):
+        promises.give(ask(1, priority=priority), EAST, 5.0, 0.0)
+    promises.give(ask(100, priority=100), EAST, 5.0, 0.0)
+    assert promises.ahead(EAST, 100, 5.0, 0.0) == Ahead(100, 1)
+    assert promises.ahead(EAST, 64, 5.0, 0.0) == Ahead(100, 1), "they can't be told apart"
+    assert promises.ahead(EAST, 63, 5.0, 0.0) == NOBODY
+    assert promises.ahead(EAST, 999_999, 5.0, 0.0) == Ahead(100 + TOLD_APART - 1, TOLD_APART)
+
+
+def test_what_clients_choose_does_not_make_the_forecast_dear() -> None:
+    promises = taken_up()
+    for priority in range(MOST):
+        promises.give(ask(1, priority=priority), EAST, priority % 100, 0.0)
+    assert promises.ahead(EAST, MOST, FOREVER, 0.0) == Ahead(MOST, MOST)
+    assert len(promises._by_limit[EAST]) <= TOLD_APART + 20
+    promises.due("gpt-4", 200.0)
+    assert (len(promises), promises._by_limit) == (0, {}), "all of them end"
+
+
 class PromisesMachine(RuleBasedStateMachine):
     """Against a plain list of what was promised."""
 
     def __init__(self) -> None:
         super().__init__()
         self.promises = Promises()
-        self.given: list[tuple[float, str, int]] = []
+        self.given: list[tuple[float, str, int, int]] = []
         self.now = 0.0
 
-    @rule(model=st.sampled_from("ab"), in_s=st.floats(0, 30), tokens=st.integers(0, 100))
-    def give(self, model: str, in_s: float, tokens: int) -> None:
-        self.promises.give(ask(tokens, model), (model, ""), self.now + in_s, self.now)
-        self.given.append((self.now + in_s, model, tokens))
+    @rule(
+        model=st.sampled_from("ab"),
+        in_s=st.floats(0, LONGEST_S - 1),
+        priority=st.integers(0, TOLD_APART - 1),
+        tokens=st.integers(0, 100),
+    )
+    def give(self, model: str, in_s: float, priority: int, tokens: int) -> None:
+        due = self.now + in_s
+        self.promises.give(ask(tokens, model, priority), (model, ""), due, self.now)
+        self.given.append((due, model, priority, tokens))
 
     @rule(model=st.sampled_from("ab"))
     def come_back(self, model: str) -> None:
         due = [each for each in self.given if each[1] == model and each[0] <= self.now]
         if self.promises.take_up(model, self.now):
             mine = [each for each in self.given if each[1] == model]
-            self.given.remove(min(mine, key=lambda each: (each[0], each[2])))
+            self.given.remove(min(mine))
         else:
             assert not due
 
@@ -116,11 +144,16 @@ class PromisesMachine(RuleBasedStateMachine):
         assert len(self.promises) == len(self.given)
         assert 0.0 <= self.promises.share <= 1.0
         for model in "ab":
-            mine = [each for each in self.given if each[1] == model]
-            tokens = round(self.promises.share * sum(tokens for *_, tokens in mine))
-            requests = round(self.promises.share * len(mine))
-            ahead = self.promises.ahead((model, ""), 100, FOREVER, self.now)
-            assert ahead == Ahead(tokens, requests)
+            for priority, in_s in ((0, 3.0), (4, 60.0), (TOLD_APART, LONGEST_S), (9, FOREVER)):
+                until = self.now + in_s
+                mine = [
+                    tokens
+                    for due, which, other, tokens in self.given
+                    if which == model and other <= priority and int(due) <= until
+                ]
+                share = self.promises.share
+                ahead = self.promises.ahead((model, ""), priority, until, self.now)
+                assert ahead == Ahead(round(share * sum(mine)), round(share * len(mine)))
 
 
 TestPromises = PromisesMachine.TestCase

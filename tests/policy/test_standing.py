@@ -186,6 +186,23 @@ def test_a_plain_record_counts_as_used_just_now() -> None:
     assert instance.account.free(0) == 300
 
 
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"saved_at": CLOCK.offset_s},
+        {"accounts": {"charge": "0.0:5"}},
+        {"saved_at": CLOCK.offset_s, "accounts": {"charge": [[0.0, 5]], "usage": [[0.0, 5]]}},
+    ],
+)
+def test_what_another_version_wrote_counts_as_used_just_now(saved: Any) -> None:
+    """`current_tpm` has the same meaning in all of them."""
+    instance = standing(max_tpm=1000)
+    state = {"name": "one", "current_tpm": 700, "capacity": saved}
+    instance.restore(InstanceState.model_validate(state), 0, CLOCK)
+    assert instance.account.free(0) == 300
+    assert instance.account.free(61) == 1000
+
+
 @pytest.mark.parametrize("saved", [None, 3, [], {"accounts": 7}, {"benches": {"m": "x"}}])
 def test_a_damaged_record_costs_accuracy_not_the_start(saved: Any) -> None:
     instance = standing()

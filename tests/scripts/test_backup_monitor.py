@@ -30,6 +30,7 @@ from service_process import ADMIN_KEY, ROOT, clean_environment, running_service
 from actors.clock import wall_now
 from actors.models import InstanceConfig
 from actors.store import ConfigStore, open_stores
+from proxy.bound.journal import journal_path
 
 KEY, OTHER_KEY = "a-key-of-east-0123456789abcdef", "a-key-of-west-0123456789abcdef"
 LIMIT_S = 30.0
@@ -239,7 +240,7 @@ def test_files_that_change_between_the_readings_are_read_again(
     monkeypatch.setattr(pair, "_read", read_and_change)
     found = pair.read_pair(str(file_of(site, "config")), str(file_of(site, "state")))
     assert json.loads(found.of(replaced) or b"") == changed  # type: ignore[arg-type]
-    assert len(readings) == 4
+    assert len(readings) == 2 * 3
 
 
 def test_a_file_in_the_middle_of_being_written_is_waited_for(
@@ -294,6 +295,36 @@ def test_files_are_restored_and_what_they_said_is_kept(site: Path) -> None:
     status, _, messages = run(site, "restore")  # the latest is the broken one
     assert status == 1
     assert f"{said['kept']}: config: line 1" in messages
+
+
+def test_the_memory_of_owners_is_backed_up_and_put_back_where_it_is_gone(site: Path) -> None:
+    without = backup(site)
+    owners = journal_path(file_of(site, "state"))
+    entry = b'{"id": "files/file-1", "instance": "east"}\n'
+    owners.write_bytes(entry)
+    owners.chmod(0o600)
+    status, output, _ = run(site, "backup")
+    assert (status, f"owners {len(entry)} bytes" in output) == (0, True)
+
+    owners.write_bytes(2 * entry)
+    assert run(site, "restore")[0] == 0
+    assert owners.read_bytes() == 2 * entry, "what is there is the later one"
+    owners.unlink()
+    assert run(site, "restore")[0] == 0
+    assert owners.read_bytes() == entry
+    assert owners.stat().st_mode & 0o777 == 0o600
+    assert run(site, "restore", without)[0] == 0
+    assert owners.read_bytes() == entry
+
+
+def test_a_backup_from_before_owners_were_part_of_one_is_whole(site: Path) -> None:
+    manifest = site / "backups" / backup(site) / "manifest.json"
+    earlier = json.loads(manifest.read_bytes())
+    del earlier["files"]["owners"]
+    manifest.write_text(json.dumps(earlier))
+    put(site, "state", {})
+    assert run(site, "restore")[0] == 0
+    assert json.loads(file_of(site, "state").read_bytes()) == STATES
 
 
 def test_a_state_that_was_not_there_is_not_there_afterwards(site: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import earlier_deployment as earlier
 import pytest
 from cleanup import addresses, cli, dotenv, imports
+from cleanup.change import Plan
+from cleanup.safekeeping import Safekeeping
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -377,6 +379,31 @@ def test_the_files_of_a_running_service_are_left_to_it(
     for file in files:
         Path(f"{file}.lock").unlink()
     assert earlier.snapshot(keyed) == before
+
+
+def test_what_was_changed_while_it_ran_is_left_alone(
+    keyed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = earlier.snapshot(keyed)
+    edited = ["clients/client.py", "app/instance/factory.py", "instance_configs.json"]
+    keep = Safekeeping.keep
+
+    def interrupted(keeping: Safekeeping, plan: Plan) -> Path:
+        for path in edited:
+            (keyed / path).write_text("{}")
+        return keep(keeping, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Safekeeping, "keep", interrupted)
+        assert run(keyed) == 1
+    said = capsys.readouterr().out
+    for path in edited:
+        assert text(keyed / path) == "{}"
+        assert f"FAILED    {path}: was changed meanwhile; run this again\n" in said
+    assert text(keyed / ".env") == EXPECTED_SCRIPTS[".env"]
+    assert run(keyed, "--restore") == 0
+    after = without_backup(keyed)
+    assert {path for path in after if after[path] != before.get(path)} == set(edited)
 
 
 def test_what_was_changed_since_is_kept_when_it_is_undone(

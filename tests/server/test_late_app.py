@@ -72,3 +72,43 @@ async def test_it_can_be_stopped_while_the_app_loads(end: str) -> None:
             await client.aclose()
     late.may_load.set()
     assert server.statistics().open == 0
+
+
+async def test_a_drain_does_not_wait_for_an_app_that_nobody_waits_for() -> None:
+    late = SlowApp()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            server, client = await late.serve(nursery)
+            await client.send_all(post(b"one"))
+            assert await client.receive_some()
+            await server.drain(60)
+            assert await client.receive_some() == b"", "it was idle"
+            await client.aclose()
+    late.may_load.set()
+
+
+async def test_a_drain_that_waits_for_the_app_ends_in_time() -> None:
+    late = SlowApp()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            server, client = await late.serve(nursery)
+            await client.send_all(get("/page"))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await server.drain(0.01)
+            assert await receive_all(client) == b""
+            await client.aclose()
+    late.may_load.set()
+
+
+async def test_a_page_that_waits_for_the_app_when_a_drain_begins_is_served() -> None:
+    late = SlowApp()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            server, client = await late.serve(nursery)
+            await client.send_all(get("/page"))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.start_soon(server.drain, 60)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            late.may_load.set()
+            assert read_answers(await receive_all(client))[0].status == 200
+            await client.aclose()
