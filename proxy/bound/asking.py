@@ -3,6 +3,7 @@ says of the instance."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
@@ -14,6 +15,7 @@ from actors.lease import Lease
 from actors.messages import NO_MODEL, Demand, Outcome
 from actors.models import UnresolvedReference
 from proxy.exchange import classify
+from proxy.exchange.error_answer import read_error
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.upstream.address import endpoint
 
@@ -97,12 +99,14 @@ class Asking:
         )
         response = await self._means.upstream.send(request)
         try:
-            return response.status, response.headers, await read_all(response, MAX_ANSWER_BYTES)
+            if response.status >= 300:
+                return await read_error(response, partial(self._means.addresses.masked, config))
+            return response.status, response.headers, await _read_all(response, MAX_ANSWER_BYTES)
         finally:
             await response.aclose()
 
 
-async def read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
+async def _read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
     """The whole body. Errors: `UpstreamFailure`, also if there is more of it."""
     pieces: list[bytes] = []
     size = 0

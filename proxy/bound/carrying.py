@@ -14,11 +14,11 @@ import trio
 from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Outcome, Refused
 from actors.models import UnresolvedReference
-from proxy.bound.asking import outcome, read_all
+from proxy.bound.asking import outcome
 from proxy.bound.binding import nobody
 from proxy.bound.whereabouts import NOT_READABLE
 from proxy.exchange import classify
-from proxy.exchange.attempts import MAX_ERROR_BYTES
+from proxy.exchange.error_answer import read_error
 from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
@@ -177,13 +177,10 @@ class Carrying:
         return None
 
     async def _refused(self, lease: Lease, response: UpstreamResponse, started: float) -> _Failed:
-        try:
-            body = await read_all(response, MAX_ERROR_BYTES)
-        except UpstreamFailure:
-            body = b""  # The status tells more than the break.
-        self._close(lease, self._judged(lease, response.status, response.headers, body), started)
-        body = self._means.addresses.masked(lease.config, body)
-        return _Failed(lease.config.name, response.status, response.headers, body)
+        mask = partial(self._means.addresses.masked, lease.config)
+        status, headers, body = await read_error(response, mask)
+        self._close(lease, self._judged(lease, status, headers, body), started)
+        return _Failed(lease.config.name, status, headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:
         return outcome(status, headers, body, self._means.addresses.secret(lease.config))
