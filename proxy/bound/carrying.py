@@ -14,7 +14,7 @@ import trio
 from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Outcome, Refused
 from actors.models import UnresolvedReference
-from proxy.bound.asking import outcome
+from proxy.bound.asking import SERVED, aside, judged
 from proxy.bound.binding import nobody
 from proxy.bound.whereabouts import NOT_READABLE
 from proxy.exchange import classify
@@ -160,7 +160,7 @@ class Carrying:
                 await response.aclose()
         except UpstreamFailure as failure:
             latency_s = trio.current_time() - started
-            self._close(lease, classify.failure(failure, latency_s=latency_s).outcome, started)
+            self._close(lease, aside(classify.failure(failure, latency_s=latency_s)), started)
             return _Failed(name, failure=failure)
         except UnresolvedReference as missing:
             self._close(lease, classify.keyless(str(missing)).outcome, started)
@@ -173,7 +173,7 @@ class Carrying:
             self._close(lease, self._cut(lease, cut), started)
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
             return None
-        self._close(lease, Outcome("success", status=response.status, reached=True), started)
+        self._close(lease, SERVED._replace(status=response.status), started)
         return None
 
     async def _refused(self, lease: Lease, response: UpstreamResponse, started: float) -> _Failed:
@@ -183,11 +183,11 @@ class Carrying:
         return _Failed(lease.config.name, status, headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:
-        return outcome(status, headers, body, self._means.addresses.secret(lease.config))
+        return aside(judged(status, headers, body, self._means.addresses.secret(lease.config)))
 
     def _cut(self, lease: Lease, cut: CutShort) -> Outcome:
         if cut.error is None:
-            return Outcome("instance_error", reason=cut.reason, reached=True)
+            return aside(classify.cut(cut.reason, latency_s=0.0))
         status, body = classify.stream_error(cut.error)
         return self._judged(lease, status, _JSON, body)
 
