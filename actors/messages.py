@@ -235,7 +235,8 @@ class Outcome(NamedTuple):
     seconds for which the upstream asked to be left alone. `reached`: whether the upstream can
     have counted the request, None when that is unknown. `latency_s`: from sending to the last
     byte. `limit`: which limit refused it, if that was said. `request_id`: whose outcome it is, for
-    the log.
+    the log. `aside`: the answer to a call without tokens, which speaks neither for nor against
+    inference there.
     """
 
     kind: OutcomeKind
@@ -246,6 +247,7 @@ class Outcome(NamedTuple):
     latency_s: float | None = None
     limit: Literal["tokens", "requests"] | None = None
     request_id: str | None = None
+    aside: bool = False
 
 
 class Evidence(NamedTuple):

@@ -36,6 +36,12 @@ longer, and their successes began before it.
 
 What is nobody's fault (a client that left, a 429, a refused key) is `released`: it proves nothing
 in either direction, so it neither opens nor closes, and gives a probe's permit to the next.
+
+Calls without tokens (files, batches) go to other parts of a service than inference does, and what
+they ask for is the client's choice. That they are not answered is a failure like any other. But an
+answer with a failure in it is `released`, and a success of theirs is set `aside`: closed, it clears
+nothing; half-open, it only lets the time of the ramp begin, without which a service that has no
+other calls would never recover.
 """
 
 from __future__ import annotations
@@ -173,12 +179,17 @@ class Breaker:
         if self._successes == 0:
             self._until = now + RAMP_S
 
-    def succeeded(self, lease_id: LeaseId, now: float) -> None:
-        """The instance did its work: also when that was to refuse a request that was wrong."""
+    def succeeded(self, lease_id: LeaseId, now: float, *, aside: bool = False) -> None:
+        """The instance did its work: also when that was to refuse a request that was wrong.
+
+        `aside`: with a call without tokens.
+        """
         tokens = self._leave(lease_id)
         if tokens is None:
             return
         self._recover_in_time(now)
+        if aside and (self._state == "closed" or self._successes):
+            return
         if self._state == "closed":
             self._consecutive = 0
             self._outcomes.add(1, now)

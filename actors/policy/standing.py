@@ -168,14 +168,14 @@ class Standing:
     def _judge(self, lease_id: LeaseId, model: str, outcome: Outcome, now: float) -> None:
         match outcome.kind:
             case "success" | "client_error" | "unsupported":
-                self.breaker.succeeded(lease_id, now)
+                self.breaker.succeeded(lease_id, now, aside=outcome.aside)
                 self.judged = True
                 if outcome.kind == "success":
                     self.successful_requests += 1
                     if outcome.latency_s is not None:
                         self._measure(outcome.latency_s * 1000)
                 return
-            case "instance_error":
+            case "instance_error" if not outcome.aside:
                 self.breaker.failed(lease_id, now, outcome.bench_s or 0.0)
             case _:
                 self.breaker.released(lease_id)

@@ -3,6 +3,7 @@ says of the instance."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
@@ -14,13 +15,18 @@ from actors.lease import Lease
 from actors.messages import NO_MODEL, Demand, Outcome
 from actors.models import UnresolvedReference
 from proxy.exchange import classify
+from proxy.exchange.error_answer import read_error
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.upstream.address import endpoint
 
 if TYPE_CHECKING:
+    from actors.messages import OutcomeKind
     from proxy.exchange.attempts import Means
     from proxy.exchange.ports import Headers, UpstreamResponse
 
+SERVED: Final = Outcome("success", reached=True, aside=True)
+"""Of a call without tokens."""
+ANSWERED_PHASES: Final = ("status", "body")
 NOTHING: Final = Demand(NO_MODEL, 0, 0, 0, 0)
 """What a call needs that uses no tokens."""
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -32,13 +38,27 @@ _BETA: Final = (b"openai-beta", b"assistants=v2")
 _BETA_FAMILIES: Final = frozenset({"assistants", "threads", "vector_stores"})
 
 
+_REFUSING: Final[frozenset[OutcomeKind]] = frozenset({"client_error", "unsupported", "model_error"})
+
+
 class Answered(NamedTuple):
-    """`status`: None if there was no usable answer."""
+    """`status`: None if there was no usable answer. `kind`: what the failure table makes of it."""
 
     instance: str
     status: int | None
     headers: Headers
     body: bytes
+    kind: OutcomeKind
+
+    @property
+    def succeeded(self) -> bool:
+        return self.kind == "success"
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether it says that what was asked for can't be had there. A failure, a limit and a
+        refused key say nothing of it."""
+        return self.kind in _REFUSING
 
     @property
     def document(self) -> dict[str, Any]:
@@ -66,20 +86,26 @@ class Asking:
 
     async def get(self, lease: Lease, path: str, query: bytes = b"") -> Answered:
         """Asks under the lease, and settles it. Errors: none but cancellation."""
+        name = lease.config.name
         with lease:
             started = trio.current_time()
             try:
                 status, headers, body = await self._exchange(lease, path, query)
             except UpstreamFailure as failure:
                 latency_s = trio.current_time() - started
-                lease.settle(classify.failure(failure, latency_s=latency_s).outcome, 0)
+                verdict = classify.failure(failure, latency_s=latency_s)
             except UnresolvedReference as missing:
-                lease.settle(classify.keyless(str(missing)).outcome, 0)
+                verdict = classify.keyless(str(missing))
             else:
+                if status < 300:
+                    lease.settle(SERVED._replace(status=status), 0)
+                    return Answered(name, status, headers, body, "success")
                 secret = self._means.addresses.secret(lease.config)
-                lease.settle(outcome(status, headers, body, secret), 0)
-                return Answered(lease.config.name, status, headers, body)
-        return Answered(lease.config.name, None, [], b"")
+                verdict = judged(status, headers, body, secret)
+                lease.settle(aside(verdict), 0)
+                return Answered(name, status, headers, body, verdict.rule.kind)
+            lease.settle(aside(verdict), 0)
+        return Answered(name, None, [], b"", verdict.rule.kind)
 
     async def _exchange(self, lease: Lease, path: str, query: bytes) -> tuple[int, Headers, bytes]:
         config = lease.config
@@ -97,12 +123,14 @@ class Asking:
         )
         response = await self._means.upstream.send(request)
         try:
-            return response.status, response.headers, await read_all(response, MAX_ANSWER_BYTES)
+            if response.status >= 300:
+                return await read_error(response, partial(self._means.addresses.masked, config))
+            return response.status, response.headers, await _read_all(response, MAX_ANSWER_BYTES)
         finally:
             await response.aclose()
 
 
-async def read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
+async def _read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
     """The whole body. Errors: `UpstreamFailure`, also if there is more of it."""
     pieces: list[bytes] = []
     size = 0
@@ -114,20 +142,24 @@ async def read_all(response: UpstreamResponse, most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def outcome(status: int, headers: Headers, body: bytes, secret: bytes) -> Outcome:
-    """What an answer to a call without tokens says of its instance: whether it works.
+def judged(status: int, headers: Headers, body: bytes, secret: bytes) -> classify.Verdict:
+    """What the failure table says of an answer to a call without tokens."""
+    return classify.answer(status, headers, body, wall_now=wall_now(), latency_s=0.0, secret=secret)
 
-    Its other refusals have nothing to do with inference (a limit on uploads, a key that may not
-    read files, an API that it lacks), and keep nothing from there.
+
+def aside(verdict: classify.Verdict) -> Outcome:
+    """What the end of a call without tokens says of its instance: that it can't be reached, or
+    does not answer; of an answer only for people that it was a failure.
+
+    Other refusals have nothing to do with inference (a limit on uploads, a key that may not read
+    files, an API that it lacks), and keep nothing from there.
     """
-    if status < 300:
-        return Outcome("success", status=status, reached=True)
-    judged = classify.answer(
-        status, headers, body, wall_now=wall_now(), latency_s=0.0, secret=secret
-    ).outcome
-    if status >= 500 or status == 408:
-        return judged
-    return judged._replace(kind="client_error", bench_s=None, limit=None)
+    outcome, status = verdict.outcome, verdict.outcome.status
+    if verdict.rule.phase not in ANSWERED_PHASES:
+        return outcome
+    if status is not None and status < 500 and status != 408:
+        outcome = outcome._replace(kind="client_error", bench_s=None, limit=None)
+    return outcome._replace(aside=True)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from proxy.bound.errand import read_errand
 from proxy.bound.ids import SEALED, may_name, named_by
 from proxy.bound.listing import Listing
 from proxy.bound.notes import MadeNotes, ResponseNotes
+from proxy.bound.search import search_until
 from proxy.bound.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.bound.resources import Place
     from proxy.exchange.attempts import Means
     from proxy.exchange.call import Call
+    from proxy.exchange.patience import Patience
     from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.exchange.record import RequestRecord
     from proxy.exchange.terms import Terms
@@ -57,12 +59,15 @@ class Bound:
         record.operation = resource.path
         if request.method == "GET" and resource.listed and len(self._whereabouts.upstreams()) > 1:
             listing = Listing(self._asking, self._whereabouts, self._owners, record)
-            await listing.answer(resource.family, request.query, writer)
+            until = search_until(terms.patience, record.started_at)
+            await listing.answer(resource.family, request.query, until, writer)
             return
         errand = await read_errand(request, place, terms.forwarded)
         try:
             record.model = errand.model
-            binding = await self._whereabouts.binding(errand.names)
+            binding = await self._whereabouts.binding(
+                errand.names, search_until(terms.patience, record.started_at)
+            )
             if resource.makes and errand.method != "DELETE":
                 writer = MadeNotes(writer, record, self._owners, resource.makes)
             carrying = Carrying(self._means, errand, binding, terms.patience, writer, record)
@@ -83,7 +88,7 @@ class Bound:
             self._owners.remember(key, record.instance)
 
     async def bind(
-        self, call: Call, writer: ResponseWriter, record: RequestRecord
+        self, call: Call, patience: Patience, writer: ResponseWriter, record: RequestRecord
     ) -> ResponseWriter:
         """`call`, a request for a response, goes to the owner of what it names. Returns the writer
         that takes note of what the answer makes. Errors: `ProxyError` if there is no such place.
@@ -91,7 +96,8 @@ class Bound:
         assert isinstance(call.body, bytes)
         named = named_by(call.document) if may_name(call.body) else []
         if named:
-            call.binding = await self._whereabouts.binding(named)
+            until = search_until(patience, record.started_at)
+            call.binding = await self._whereabouts.binding(named, until)
             call.unopened = tuple(
                 key
                 for key in named

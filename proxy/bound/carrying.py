@@ -14,11 +14,11 @@ import trio
 from actors.errors import InstanceCrashed
 from actors.messages import CountFirst, Outcome, Refused
 from actors.models import UnresolvedReference
-from proxy.bound.asking import outcome, read_all
+from proxy.bound.asking import SERVED, aside, judged
 from proxy.bound.binding import nobody
 from proxy.bound.whereabouts import NOT_READABLE
 from proxy.exchange import classify
-from proxy.exchange.attempts import MAX_ERROR_BYTES
+from proxy.exchange.error_answer import read_error
 from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
@@ -160,7 +160,7 @@ class Carrying:
                 await response.aclose()
         except UpstreamFailure as failure:
             latency_s = trio.current_time() - started
-            self._close(lease, classify.failure(failure, latency_s=latency_s).outcome, started)
+            self._close(lease, aside(classify.failure(failure, latency_s=latency_s)), started)
             return _Failed(name, failure=failure)
         except UnresolvedReference as missing:
             self._close(lease, classify.keyless(str(missing)).outcome, started)
@@ -173,24 +173,21 @@ class Carrying:
             self._close(lease, self._cut(lease, cut), started)
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
             return None
-        self._close(lease, Outcome("success", status=response.status, reached=True), started)
+        self._close(lease, SERVED._replace(status=response.status), started)
         return None
 
     async def _refused(self, lease: Lease, response: UpstreamResponse, started: float) -> _Failed:
-        try:
-            body = await read_all(response, MAX_ERROR_BYTES)
-        except UpstreamFailure:
-            body = b""  # The status tells more than the break.
-        self._close(lease, self._judged(lease, response.status, response.headers, body), started)
-        body = self._means.addresses.masked(lease.config, body)
-        return _Failed(lease.config.name, response.status, response.headers, body)
+        mask = partial(self._means.addresses.masked, lease.config)
+        status, headers, body = await read_error(response, mask)
+        self._close(lease, self._judged(lease, status, headers, body), started)
+        return _Failed(lease.config.name, status, headers, body)
 
     def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:
-        return outcome(status, headers, body, self._means.addresses.secret(lease.config))
+        return aside(judged(status, headers, body, self._means.addresses.secret(lease.config)))
 
     def _cut(self, lease: Lease, cut: CutShort) -> Outcome:
         if cut.error is None:
-            return Outcome("instance_error", reason=cut.reason, reached=True)
+            return aside(classify.cut(cut.reason, latency_s=0.0))
         status, body = classify.stream_error(cut.error)
         return self._judged(lease, status, _JSON, body)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ Key: TypeAlias = str
 SEALED: Final = "sealed"
 MAX_NAMED: Final = 512
 """Ids of one request that are looked up; a vector store takes 500 files at once."""
+MAX_WALKED: Final = 300_000
+"""Values in one request's objects and lists that are looked at: a tenth of a second. The longest
+input that a model takes has some ten thousand."""
 MAX_SEALED: Final = 32
 """Encrypted items of one request that are looked up, the newest ones: one of them is enough to
 tell whose they are."""
@@ -39,6 +43,7 @@ _FAMILY_OF: Final = {
 """Fields of requests, at any depth → the family of the ids in them."""
 _UNREAD: Final = frozenset({"metadata", "attributes"})
 """What these hold is the client's own."""
+_LOOKED_INTO: Final = (dict, list)
 _HINTS: Final = (b'_id"', b'_ids"', b'"conversation"', b'"encrypted_content"')
 
 
@@ -57,7 +62,8 @@ def may_name(body: bytes) -> bool:
 
 
 def named_by(document: Mapping[str, Any]) -> list[Key]:
-    """What a JSON request names, each once, the encrypted items last. Cost: linear."""
+    """What a JSON request names, each once, the encrypted items last: at most `MAX_NAMED` and
+    `MAX_SEALED`. Cost: bounded by these and `MAX_WALKED`."""
     named: dict[Key, None] = {}
     sealed: dict[str, None] = {}
     for field, value in _fields(document):
@@ -65,29 +71,34 @@ def named_by(document: Mapping[str, Any]) -> list[Key]:
             if isinstance(value, str) and value:
                 sealed[value] = None
         elif len(named) < MAX_NAMED:
-            named.update(dict.fromkeys(_keys(_FAMILY_OF[field], value)))
+            keys = _keys(_FAMILY_OF[field], value, MAX_NAMED - len(named))
+            named.update(dict.fromkeys(keys))
     return [*named, *map(sealed_key, list(sealed)[-MAX_SEALED:])]
 
 
 def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The fields that may name something, in the order of the text."""
     stack: list[Any] = [document]
-    while stack:
+    left = MAX_WALKED
+    while stack and left > 0:
         value = stack.pop()
         if isinstance(value, dict):
-            for field, inner in value.items():
+            fields = list(islice(value.items(), left))
+            for field, inner in fields:
                 if field in _FAMILY_OF or field == "encrypted_content":
                     yield field, inner
-            inner_values = [inner for field, inner in value.items() if field not in _UNREAD]
+            inner_values = [inner for field, inner in fields if field not in _UNREAD]
         else:
-            inner_values = value
-        stack.extend(v for v in reversed(inner_values) if isinstance(v, dict | list))
+            inner_values = value[:left]
+        left -= len(inner_values)
+        stack.extend(v for v in reversed(inner_values) if isinstance(v, _LOOKED_INTO))
 
 
-def _keys(family: str, value: Any) -> Iterator[Key]:
+def _keys(family: str, value: Any, most: int) -> Iterator[Key]:
+    """The keys among the first `most` that it names."""
     if isinstance(value, dict):  # `conversation` may be an object with an id
         value = value.get("id")
-    for each in value if isinstance(value, list) else [value]:
+    for each in value[:most] if isinstance(value, list) else [value]:
         if isinstance(each, str) and is_id(each):
             yield f"{family}/{each}"
 

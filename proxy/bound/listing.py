@@ -61,10 +61,12 @@ class Listing:
         self._owners = owners
         self._record = record
 
-    async def answer(self, family: str, query: bytes, writer: ResponseWriter) -> None:
-        """Errors: `ProxyError` for a query that can't be answered, or if nobody answers."""
+    async def answer(self, family: str, query: bytes, until: float, writer: ResponseWriter) -> None:
+        """`until`: trio time until which the cursor's owner is searched for.
+
+        Errors: `ProxyError` for a query that can't be answered, or if nobody answers."""
         asked = wanted(query, family)
-        cursor = await self._cursor(family, asked.after)
+        cursor = await self._cursor(family, asked.after, until)
         found = await self._ask_all(family, asked, cursor)
         if not found.parts:
             await self._refuse(found, writer)
@@ -76,11 +78,11 @@ class Listing:
         self._record.first_byte_s = trio.current_time() - self._record.started_at
         await writer.respond(200, headers, to_json(page))
 
-    async def _cursor(self, family: str, after: str | None) -> Cursor | None:
+    async def _cursor(self, family: str, after: str | None, until: float) -> Cursor | None:
         if after is None:
             return None
         key = f"{family}/{after}"
-        binding = await self._whereabouts.binding([key])
+        binding = await self._whereabouts.binding([key], until)
         if binding is not None:
             lease = await self._asking.lease(binding.instances)
             answered = None if lease is None else await self._asking.get(lease, key)

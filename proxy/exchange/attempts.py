@@ -22,6 +22,7 @@ from actors.policy.retry_budget import RetryBudget
 from proxy.exchange import classify
 from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import surface, upstream_request, usage_learned
+from proxy.exchange.error_answer import read_error
 from proxy.exchange.evidence import evidence
 from proxy.exchange.failed import Failed, more_telling
 from proxy.exchange.failure_table import PASSED_ON
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
-MAX_ERROR_BYTES: Final = 1024 * 1024
-"""An error answer is kept whole, to be judged and perhaps relayed; none is near this size."""
 _JSON: Final[Headers] = [(b"content-type", b"application/json")]
 MAX_CRASHES: Final = 3
 """Instance crashes that one request puts up with before it is told."""
@@ -278,21 +277,15 @@ class Attempts:
     ) -> Failed:
         """`asked`: the request asked for usage on the client's behalf. Who seems to refuse to be
         asked gets it again as the client sent it, and is believed if it succeeds."""
-        body = b""
-        try:
-            while len(body) < MAX_ERROR_BYTES and (piece := await response.read_chunk()):
-                body += piece
-        except UpstreamFailure:
-            pass  # The status and what has come of the body tell more than the break.
-        verdict = self._judged(settlement, response.status, response.headers, body)
-        failed = self._refused(
-            settlement, verdict, status=response.status, headers=response.headers, body=body
-        )
-        if asked and classify.rejects_stream_options(response.status, body):
+        mask = partial(self._means.addresses.masked, settlement.lease.config)
+        status, headers, body = await read_error(response, mask)
+        verdict = self._judged(settlement, status, headers, body)
+        failed = self._refused(settlement, verdict, status=status, headers=headers, body=body)
+        if asked and classify.rejects_stream_options(status, body):
             self._suspect = surface(settlement.lease.config)
             self._unasked |= {self._suspect}
             return replace(failed, ours=True)
-        if self._call.unopened and classify.cannot_decrypt(response.status, body):
+        if self._call.unopened and classify.cannot_decrypt(status, body):
             return replace(
                 failed, verdict=replace(verdict, rule=verdict.rule._replace(elsewhere=True))
             )

@@ -106,7 +106,7 @@ class Exchange:
             record.operation, record.model = call.operation.path, call.model
             record.stream = call.stream
             if call.operation.kept and self._bound is not None:
-                writer = await self._bound.bind(call, writer, record)
+                writer = await self._bound.bind(call, terms.patience, writer, record)
             await Attempts(self._means, call, terms, request.query, writer, record).run()
         finally:
             call.close()

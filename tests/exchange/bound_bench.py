@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fakes import FakeRequest, FakeWriter
+from fakes import FakeAnswer, FakeRequest, FakeUpstream, FakeWriter
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import wait_all_tasks_blocked
 
@@ -130,3 +130,39 @@ async def shore(*configs: InstanceConfig, owners: Owners | None = None) -> Async
         yield bench
         for child in system.supervisor._children.values():
             assert child.standing.account.leases == {}
+
+
+class Faked(BoundBench):
+    upstream: FakeUpstream
+
+
+@asynccontextmanager
+async def fakes(owners: Owners | None = None, **answers: Any) -> AsyncIterator[Faked]:
+    """One upstream per answer, but for names that are alike before the `_`: they have the same."""
+    configs = [
+        generic(name, priority, api_base=f"http://{name.split('_')[0]}", api_key="key-of-all-01")
+        if "_" in name
+        else generic(name, priority)
+        for priority, name in enumerate(answers)
+    ]
+    async with running_system(*configs) as system:
+        upstream = FakeUpstream(**answers)
+        bench = Faked(system, upstream, owners or Owners(100))
+        bench.upstream = upstream
+        yield bench
+        await wait_all_tasks_blocked()
+        for config in configs:
+            assert system.standing(config.name).account.leases == {}
+
+
+def generic(name: str, priority: int, **fields: Any) -> InstanceConfig:
+    return instance_config(
+        name,
+        provider_type="generic",
+        priority=priority,
+        **{"api_base": f"http://{name}", "supported_models": ["gpt-4"], **fields},
+    )
+
+
+def made(identity: str, **fields: Any) -> FakeAnswer:
+    return FakeAnswer(pieces=[json.dumps({"id": identity, **fields}).encode()])

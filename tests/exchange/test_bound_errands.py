@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
-from bound_bench import BoundBench, Shore, by, document, keeper, shore
+from bound_bench import BoundBench, Shore, by, document, fakes, generic, keeper, made, shore
 from fakes import FakeAnswer, FakeUpstream, FakeWriter, error_answer, event_stream
-from harness import instance_config, running_system
+from harness import running_system
 from trio.testing import wait_all_tasks_blocked
 
-from actors.models import InstanceConfig
 from proxy.bound.owners import Owners
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 
 ONE, TWO = keeper("one", 1), keeper("two", 2)
+CUT = UpstreamFailure("body", "reset", "reset", answered=True)
 REFUSED = UpstreamFailure("connect", "refused", "connection refused")
 BOUNDARY = "multipart/form-data; boundary=b"
 
@@ -217,36 +215,6 @@ async def test_a_full_instance_still_serves_what_uses_no_tokens() -> None:
 # -- making something --------------------------------------------------------------------------
 
 
-class Faked(BoundBench):
-    upstream: FakeUpstream
-
-
-@asynccontextmanager
-async def fakes(owners: Owners | None = None, **answers: Any) -> AsyncIterator[Faked]:
-    configs = [generic(name, priority) for priority, name in enumerate(answers)]
-    async with running_system(*configs) as system:
-        upstream = FakeUpstream(**answers)
-        bench = Faked(system, upstream, owners or Owners(100))
-        bench.upstream = upstream
-        yield bench
-        for config in configs:
-            assert system.standing(config.name).account.leases == {}
-
-
-def generic(name: str, priority: int, **fields: Any) -> InstanceConfig:
-    return instance_config(
-        name,
-        provider_type="generic",
-        api_base=f"http://{name}",
-        priority=priority,
-        **{"supported_models": ["gpt-4"], **fields},
-    )
-
-
-def made(identity: str, **fields: Any) -> FakeAnswer:
-    return FakeAnswer(pieces=[json.dumps({"id": identity, **fields}).encode()])
-
-
 @pytest.mark.parametrize(
     "failing",
     [REFUSED, error_answer(500), error_answer(404), error_answer(429), error_answer(403)],
@@ -279,11 +247,39 @@ async def test_refusals_of_such_calls_keep_nothing_from_inference() -> None:
             standing = bench.system.standing("one")
             assert standing.error_count == 0, status
             assert standing.status(trio.current_time()) == "healthy"
-    async with fakes(one=error_answer(503)) as bench:
-        for _ in range(10):
-            answer = await upload(bench)
-        assert answer.status == 503
-        assert bench.system.standing("one").error_count >= 5
+
+
+async def test_an_answer_to_such_a_call_is_not_held_against_inference() -> None:
+    """Which files it asks for is the client's choice, and no other client must suffer for it."""
+    broken = FakeAnswer(pieces=[b"x" * 70_000, b"x"], failure=CUT)
+    async with fakes(one=[*[error_answer(503)] * 20, broken], two=error_answer(404)) as bench:
+        for number in range(10):
+            await upload(bench)
+            await bench.ask("GET", f"/v1/files/file-{number}")
+        standing = bench.system.standing("one")
+        assert standing.error_count >= 20
+        assert standing.breaker.state == "closed"
+
+
+@pytest.mark.parametrize("failure", [REFUSED, UpstreamFailure("head", "timeout", "nothing came")])
+async def test_whoever_does_not_answer_such_calls_does_not_answer_others(failure: Any) -> None:
+    async with fakes(one=failure) as bench:
+        for _ in range(5):
+            await upload(bench)
+        assert bench.system.standing("one").breaker.state == "open"
+
+
+async def test_answers_to_such_calls_clear_nothing_of_inference() -> None:
+    async def one(request: UpstreamRequest) -> FakeAnswer:
+        return made("file-1") if request.method == "GET" else error_answer(500)
+
+    async with fakes(Owners(10, [("files/file-1", "one")]), one=one) as bench:
+        for _ in range(5):
+            assert (await bench.ask("GET", "/v1/files/file-1")).status == 200
+            assert (await bench.post("/v1/embeddings", model="gpt-4", input="x")).status == 500
+        standing = bench.system.standing("one")
+        assert standing.breaker.state == "open"
+        assert standing.successful_requests == 5
 
 
 async def test_a_key_that_an_error_quotes_is_not_passed_on() -> None:

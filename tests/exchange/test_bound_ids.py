@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.bound.ids import (
     MAX_NAMED,
     MAX_SEALED,
+    MAX_WALKED,
     is_id,
     is_key,
     made_by,
@@ -61,16 +62,32 @@ def test_what_a_request_names(document: dict[str, Any], named: list[str]) -> Non
     assert may_name(json.dumps(document).encode()) or not named
 
 
-def test_only_so_many_names_of_one_request_are_looked_up() -> None:
-    many = {
-        "file_ids": [f"file-{n}" for n in range(MAX_NAMED + 50)],
-        "vector_store_ids": ["vs_1"],
+@pytest.mark.parametrize("lists", [1, 7, 10 * MAX_NAMED])
+def test_only_so_many_names_of_one_request_are_looked_up(lists: int) -> None:
+    """However they are spread over the request."""
+    many = [f"file-{n}" for n in range(10 * MAX_NAMED)]
+    request = {
+        "tools": [{"file_ids": many[n::lists]} for n in range(lists)],
         "input": [{"encrypted_content": f"content {n}"} for n in range(MAX_SEALED + 5)],
     }
-    named = named_by(many)
+    named = named_by(request)
+    assert len(named) == MAX_NAMED + MAX_SEALED
+    assert named[0] == "files/file-0"
+    assert named[MAX_NAMED - 1].startswith("files/")
     assert named[-1] == sealed_key(f"content {MAX_SEALED + 4}")
-    assert len(named) < 2 * MAX_NAMED + MAX_SEALED
-    assert sum(key.startswith("sealed/") for key in named) == MAX_SEALED
+
+
+def test_only_so_much_of_one_request_is_looked_into() -> None:
+    many: list[Any] = [{}] * MAX_WALKED
+    one = {"file_id": "file-1"}
+    assert named_by({"input": [one, *many[5:]]}) == ["files/file-1"]
+    assert named_by({"input": [*many, one]}) == []
+    # Of an object, too, and of many small things
+    assert named_by({**dict.fromkeys(map(str, range(MAX_WALKED))), **one}) == []
+    assert named_by({"input": [[""] * 10] * (MAX_WALKED // 10), "tools": [one]}) == []
+    # What is no id is not looked at without an end either
+    strange = {"file_ids": ["no id"] * MAX_NAMED + ["file-1"]}
+    assert named_by(strange) == []
 
 
 @given(st.dictionaries(st.text(), JSON))

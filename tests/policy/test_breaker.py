@@ -97,6 +97,8 @@ def poke(breaker: Breaker, event: str, now: float) -> None:
             breaker.granted(KNOWN, 0, now)
         case ["success"]:
             breaker.succeeded(KNOWN, now)
+        case ["aside"]:
+            breaker.succeeded(KNOWN, now, aside=True)
         case ["failure"]:
             breaker.failed(KNOWN, now)
         case ["release"]:
@@ -121,6 +123,7 @@ TABLE = {
     "grant huge": ("closed", "closed", ILLEGAL, "half_open", ILLEGAL, ILLEGAL),
     "grant again": (ILLEGAL, ILLEGAL, ILLEGAL, "half_open", ILLEGAL, ILLEGAL),
     "success": ("closed", "closed", "open", "open", "half_open", "half_open"),
+    "aside": ("closed", "closed", "open", "open", "half_open", "half_open"),
     "failure": ("closed", "open", "open", "open", "open", "open"),
     "release": ("closed", "closed", "open", "open", "half_open", "half_open"),
     "stale success": ("closed", "closed", "open", "open", "half_open", "half_open"),
@@ -285,6 +288,28 @@ def test_a_probe_that_takes_long_does_not_hold_the_door_for_ever() -> None:
     breaker.succeeded(KNOWN, late)
     assert breaker.admits(199, late)
     assert not breaker.admits(200, late)
+
+
+def test_calls_without_tokens_clear_nothing_of_inference() -> None:
+    breaker = fresh()
+    for number in range(CONSECUTIVE_FAILURES):
+        assert breaker.state == "closed"
+        breaker.granted(LeaseId(number), 0, START)
+        breaker.succeeded(LeaseId(number), START, aside=True)
+        outcome(breaker, False, START)
+    assert breaker.state == "open"
+
+
+def test_calls_without_tokens_alone_let_it_recover_in_time() -> None:
+    breaker = tripped()
+    now = due(breaker)
+    for number in range(2 * RAMP_SUCCESSES):
+        breaker.granted(LeaseId(number), 0, now)
+        breaker.succeeded(LeaseId(number), now, aside=True)
+        assert breaker.state == "half_open", "however many they are"
+    assert breaker.admits(HUGE, now), "a request for the probe is still let through"
+    breaker.granted(NEW, 0, now + RAMP_S)
+    assert breaker.state == "closed"
 
 
 def test_the_ramp_triples_the_tokens_in_flight() -> None:
@@ -497,6 +522,16 @@ class BreakerMachine(RuleBasedStateMachine):
                 self.ramp_ends = self.now + RAMP_S
             if self.successes == RAMP_SUCCESSES:
                 self.state = "closed"
+        self.expect()
+
+    @precondition(lambda self: self.current)
+    @rule(data=st.data())
+    def succeed_aside(self, data: st.DataObject) -> None:
+        self.breaker.succeeded(self.take(data), self.now, aside=True)
+        self.recover_in_time()
+        if self.state == "half_open" and not self.successes:
+            self.successes = 1
+            self.ramp_ends = self.now + RAMP_S
         self.expect()
 
     @precondition(lambda self: self.current)
