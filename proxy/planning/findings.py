@@ -140,6 +140,12 @@ def _counts(limiters: Iterable[Limiter]) -> Counts:
         calls += tally.admitted + tally.refused
         refused += tally.refused
         served += tally.served_tokens
-        by_estimate = limiter.limits.charging == "estimate"
-        counted += tally.charged_tokens if by_estimate else tally.served_tokens
+        counted += counted_tokens(limiter)
     return Counts(calls, refused, served, counted)
+
+
+def counted_tokens(limiter: Limiter) -> int:
+    """What a limiter has counted for good since its beginning, by its own rule."""
+    tally = limiter.tally()
+    by_estimate = limiter.limits.charging == "estimate"
+    return tally.charged_tokens if by_estimate else tally.served_tokens

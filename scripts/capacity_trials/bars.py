@@ -17,7 +17,10 @@ AT_ONCE_S: Final = 0.1
 class Figures:
     """Of one run, or of several added up.
 
-    `let_through`: what the limiters counted, as a share of what they could have counted.
+    `counted_tokens`: what the limiters counted; `capacity_tokens`: their rates times the time;
+    `possible_tokens`: what they would have counted for an ideal sender; `reached_tokens`: what they
+    counted, of each at most what was possible, so that what a bucket has saved up for us makes up
+    for nothing elsewhere.
     `returned`: clients that had been refused and came back when they were told to.
     """
 
@@ -28,6 +31,8 @@ class Figures:
     calls_refused: int
     counted_tokens: float
     capacity_tokens: float
+    possible_tokens: float
+    reached_tokens: float
     waits_s: tuple[float, ...]
     refusal_waits_s: tuple[float, ...]
     returned: int
@@ -39,6 +44,11 @@ class Figures:
 
     @property
     def let_through(self) -> float:
+        """Of what an ideal sender gets."""
+        return self.reached_tokens / self.possible_tokens if self.possible_tokens else 0.0
+
+    @property
+    def of_rates(self) -> float:
         return self.counted_tokens / self.capacity_tokens if self.capacity_tokens else 0.0
 
     @property
@@ -58,9 +68,15 @@ class Figures:
         return percentile(self.waits_s, share)
 
 
-def figures(findings: Findings, since_s: int, until_s: int) -> Figures:
-    """Of the stretch between two whole seconds; clients belong to it by when they asked."""
+def figures(
+    findings: Findings, possible: Sequence[Sequence[int]], since_s: int, until_s: int
+) -> Figures:
+    """Of the stretch between two whole seconds; clients belong to it by when they asked.
+
+    `possible`: see `capacity_trials.ideal`.
+    """
     each = findings.instances(since_s, until_s)
+    ideal = [counts[until_s] - counts[since_s] for counts in possible]
     clients = findings.clients(since_s, until_s)
     return Figures(
         requests=clients.asked,
@@ -70,6 +86,10 @@ def figures(findings: Findings, since_s: int, until_s: int) -> Figures:
         calls_refused=sum(instance.refused for instance in each),
         counted_tokens=sum(instance.counted_tokens for instance in each),
         capacity_tokens=sum(instance.capacity_tokens for instance in each),
+        possible_tokens=sum(ideal),
+        reached_tokens=sum(
+            min(instance.counted_tokens, most) for instance, most in zip(each, ideal, strict=True)
+        ),
         waits_s=tuple(clients.waits_s),
         refusal_waits_s=tuple(clients.refusal_waits_s),
         returned=clients.returned,
@@ -87,6 +107,8 @@ def together(runs: Sequence[Figures]) -> Figures:
         calls_refused=sum(run.calls_refused for run in runs),
         counted_tokens=sum(run.counted_tokens for run in runs),
         capacity_tokens=sum(run.capacity_tokens for run in runs),
+        possible_tokens=sum(run.possible_tokens for run in runs),
+        reached_tokens=sum(run.reached_tokens for run in runs),
         waits_s=tuple(sorted(wait for run in runs for wait in run.waits_s)),
         refusal_waits_s=tuple(sorted(wait for run in runs for wait in run.refusal_waits_s)),
         returned=sum(run.returned for run in runs),
@@ -115,7 +137,7 @@ class Bars:
             if most is not None and value > most:
                 yield f"{what}: {_shown(value)}, must be at most {_shown(most)}"
         for what, share, least in (
-            ("capacity used", found.let_through, self.least_let_through),
+            ("let through", found.let_through, self.least_let_through),
             ("came back when told to, served", found.true_refusals, self.least_true_refusals),
             ("refused at once", found.refused_at_once, self.least_refused_at_once),
         ):

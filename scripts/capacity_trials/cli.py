@@ -6,23 +6,21 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from capacity_trials.bars import together
 from capacity_trials.sockets import rehearse_over_sockets
-from capacity_trials.table import table
+from capacity_trials.table import Row, table
 from capacity_trials.trials import TRIALS
 from proxy.planning.progress import Progress
 from proxy.planning.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from capacity_trials.bars import Figures
-    from capacity_trials.trials import Stretch, Trial
-    from proxy.planning.findings import Findings
+    from capacity_trials.trials import Trial
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the table; 0 if every bar is met, 1 if not, 2 for wrong usage."""
     options = _arguments(argv)
-    rows: list[tuple[Trial, Stretch, Figures, list[str]]] = []
+    rows: list[Row] = []
     for trial in TRIALS:
         if options.trials and trial.name not in options.trials:
             continue
@@ -30,36 +28,34 @@ def main(argv: list[str] | None = None) -> int:
             trial if options.seconds is None else trial.lasting(options.seconds), options
         )
     print("\n".join(table(rows)))
-    return 1 if any(missed for *_, missed in rows) else 0
+    return 1 if any(row.missed for row in rows) else 0
 
 
-def _judged(
-    trial: Trial, options: argparse.Namespace
-) -> list[tuple[Trial, Stretch, Figures, list[str]]]:
+def _judged(trial: Trial, options: argparse.Namespace) -> list[Row]:
     """A row for each stretch. Bars hold for all runs together; what a run has missed is told."""
     runs = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        found = trial.figures(_run(trial, seed, sockets=options.sockets))
+        found = _run(trial, seed, sockets=options.sockets)
         runs.append(found)
         for stretch, figures in zip(trial.stretches, found, strict=False):
             for words in stretch.bars.missed(figures):
                 print(f"{trial.name}, seed {seed}, {stretch.name}: {words}", file=sys.stderr)
-    rows = []
-    for stretch, of_all in zip(trial.stretches, zip(*runs, strict=True), strict=False):
-        added = together(of_all)
-        rows.append((trial, stretch, added, list(stretch.bars.missed(added))))
-    return rows
+    of_stretches = zip(*runs, strict=True)
+    return [
+        Row(trial, stretch, of_all)
+        for stretch, of_all in zip(trial.stretches, of_stretches, strict=False)
+    ]
 
 
-def _run(trial: Trial, seed: int, *, sockets: bool) -> Findings:
+def _run(trial: Trial, seed: int, *, sockets: bool) -> list[Figures]:
     scenario, ways = trial.scenario(seed)
     label = f"{trial.name}, seed {seed}"
     print(f"{label}: {'; '.join(ways)}", file=sys.stderr)
     if sockets:
-        return rehearse_over_sockets(scenario, seed)
+        return trial.figures(scenario, seed, rehearse_over_sockets(scenario, seed))
     progress = Progress(sys.stderr, label, trial.duration_s)
     try:
-        return rehearse(scenario, seed, progress.at)
+        return trial.figures(scenario, seed, rehearse(scenario, seed, progress.at))
     finally:
         progress.close()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from capacity_trials.bars import Bars, Figures, figures
+from capacity_trials.ideal import possible
 from capacity_trials.resources import MODEL, TPM, drawn, instances
 from proxy.planning.lengths import Lognormal, MultipleLimit
 from proxy.planning.rehearsal import Scenario
@@ -68,11 +69,12 @@ class Trial:
         )
         return Scenario(instances(), Traffic(spec), max_wait_s=self.max_wait_s), ways
 
-    def figures(self, findings: Findings) -> list[Figures]:
+    def figures(self, scenario: Scenario, seed: int, findings: Findings) -> list[Figures]:
         """One for each stretch that lies within what was run."""
         last = len(findings.seconds) - 1
+        ideal = possible(scenario, seed, findings)
         return [
-            figures(findings, stretch.since_s, min(last, stretch.until_s or last))
+            figures(findings, ideal, stretch.since_s, min(last, stretch.until_s or last))
             for stretch in self.stretches
             if stretch.since_s < last
         ]

@@ -19,7 +19,7 @@ LONG_SEEDS = range(100, 110)
 
 def run(trial: Trial, seed: int) -> list[Figures]:
     scenario, _ = trial.scenario(seed)
-    return trial.figures(rehearse(scenario, seed))
+    return trial.figures(scenario, seed, rehearse(scenario, seed))
 
 
 def missed(trial: Trial, found: list[Figures]) -> list[str]:
