@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_or
 
 from pydantic import ValidationError
 
-from actors.models import InstanceConfig, InstanceState
+from actors.models import PROXY_FIELD, InstanceConfig, InstanceState
 from actors.problems import place, problems, validated
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STATS: Final = "stats"
 """Where some records keep their runtime values."""
-CARRIED: Final = frozenset({"proxy_url"})
+CARRIED: Final = frozenset({PROXY_FIELD})
 """Settings beyond the model's own that still mean what they meant."""
 
 _PROVIDERS: Final = {"azure_openai": "azure", "openai": "generic", "generic_openai": "generic"}

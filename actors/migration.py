@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import ValidationError
+
 from actors.changes import new_config
 from actors.documents import read_document
 from actors.earlier_record import CARRIED, EarlierRecord, read_state, taken_apart
 from actors.errors import InvalidChange
 from actors.models import InstanceConfig, InstanceState
-from actors.problems import place, shown
+from actors.problems import place, problems, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -175,10 +177,12 @@ def _config(name: object, parts: EarlierRecord) -> InstanceConfig:
         raise InvalidChange([("name", f"must equal the key {shown(name)}")])
     config = new_config(given)
     carried = {field: value for field, value in parts.config.items() if field in CARRIED}
-    wrong = [(field, "must be text") for field in carried if not isinstance(carried[field], str)]
-    if wrong:
-        raise InvalidChange(wrong)
-    return InstanceConfig.model_validate({**config.model_dump(), **carried}) if carried else config
+    if not carried:
+        return config
+    try:
+        return InstanceConfig.model_validate({**config.model_dump(), **carried})
+    except ValidationError as error:
+        raise InvalidChange(problems(error)) from None
 
 
 def _state(name: str, parts: EarlierRecord) -> InstanceState:

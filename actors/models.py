@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -15,7 +15,11 @@ from pydantic import (
     Field,
     StringConstraints,
     field_validator,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from actors.address import InvalidAddress, parse_address, parse_proxy_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 INSTANCE_NAME_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 DEFAULT_API_VERSION = "2024-10-21"
 """The last dated GA version of the data plane (learn.microsoft.com, "API lifecycle")."""
+
+PROXY_FIELD: Final = "proxy_url"
+"""Of the fields that the model does not declare, the one with a meaning: the HTTP proxy for this
+instance, "" for none; without it the environment decides."""
 
 _ENV_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -72,7 +80,23 @@ class InstanceConfig(BaseModel):
                 "must be an http:// or https:// URL without user, query or fragment, "
                 "such as https://example.openai.azure.com"
             )
+        parse_address(value)
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _proxy_is_an_http_url(self) -> Self:
+        """The error's type names the field: a validator of the whole model gives it no place."""
+        url = (self.model_extra or {}).get(PROXY_FIELD)
+        if url is None or url == "":
+            return self
+        if not isinstance(url, str):
+            raise PydanticCustomError(PROXY_FIELD, "must be text")
+        try:
+            parse_proxy_address(url)
+        except InvalidAddress as error:
+            why = "must be the address of an HTTP proxy, such as http://proxy.example:3128: {error}"
+            raise PydanticCustomError(PROXY_FIELD, why, {"error": str(error)}) from error
+        return self
 
     def serves(self, model: str) -> bool:
         """Whether a request for `model` may go here; names match exactly as configured."""

@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 Problem: TypeAlias = tuple[str, str]
 """(the place, as `place` writes it; what is wrong there and what would be right)."""
 
-_UNSHOWN: Final = frozenset({"api_key", "api_base"})
+_UNSHOWN: Final = frozenset({"api_key", "api_base", "proxy_url"})
 """Fields whose values stay out of messages; an address can carry a password."""
 
 _WORDING: Final = {
@@ -61,12 +61,17 @@ def _is_tuple(model: type[BaseModel], field: str) -> bool:
 def problems(error: ValidationError) -> list[Problem]:
     """One entry for each value at fault, in the order of the model's fields."""
     return [
-        (place(*details["loc"]), _sentence(details)) for details in error.errors(include_url=False)
+        (place(*_path(details)), _sentence(details)) for details in error.errors(include_url=False)
     ]
 
 
+def _path(details: ErrorDetails) -> tuple[str | int, ...]:
+    """Where it is. An error of a field that the model doesn't declare has its name as the type."""
+    return details["loc"] or (details["type"],)
+
+
 def _sentence(details: ErrorDetails) -> str:
-    kind, field = details["type"], str(details["loc"][0])
+    kind, field = details["type"], str(_path(details)[0])
     if kind == "missing":
         return "is missing, and it has no default"
     wording = _WORDING.get((field, kind)) or _WORDING.get(("*", kind)) or _in_our_words(details)

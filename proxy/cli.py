@@ -151,7 +151,10 @@ def _serve() -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from actors.store import ConfigStore
+    from proxy.upstream.environment import unusable_variables
 
+    for warning in unusable_variables():
+        print(warning, file=sys.stderr)
     path: Path = options.config or _checked_settings().instance_config_file
     if options.config is None and not path.exists():
         path.resolve().parent.stat()  # the start needs the folder

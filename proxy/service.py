@@ -37,6 +37,7 @@ from proxy.tokens.encoder_process import EncoderProcess
 from proxy.tokens.output import Allowance
 from proxy.upstream.address import AddressBook
 from proxy.upstream.dial import SocketDialer
+from proxy.upstream.environment import unusable_variables
 from proxy.upstream.instances import InstancePools
 from proxy.upstream.watch import Watch
 
@@ -161,6 +162,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     What requests lean on outlives the block, whatever ends it: leases are settled, the state is
     saved, connections are closed. Errors: `BrokenFile`, `FileLocked`.
     """
+    for warning in unusable_variables():
+        _log.warning(warning)
     with open_stores(settings.instance_config_file, settings.instance_state_file) as stores:
         watch = Watch()
         pools = InstancePools(SocketDialer(), watch)

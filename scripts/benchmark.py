@@ -1,6 +1,9 @@
 """Measures this service beside its peers: `python scripts/benchmark.py [--quick]`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarking.cli import main
 

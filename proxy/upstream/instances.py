@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from actors.address import InvalidAddress
+from actors.models import PROXY_FIELD
 from proxy.exchange.ports import UpstreamFailure
-from proxy.upstream.environment import proxy_for
+from proxy.upstream.environment import origin_of
 from proxy.upstream.head import head, opening
-from proxy.upstream.origin import InvalidAddress, Origin, Proxy, target_of
+from proxy.upstream.origin import Origin, target_of
 from proxy.upstream.pool import OriginPool, PoolLimits, PoolStatistics
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from proxy.upstream.watch import Watch
 
 OPENINGS_LIMIT: Final = 256
-ADDRESS_FIELDS: Final = frozenset({"api_base", "proxy_url"})
+ADDRESS_FIELDS: Final = frozenset({"api_base", PROXY_FIELD})
 """Fields of a configuration that say where its connections lead."""
 
 
@@ -61,11 +63,8 @@ class InstancePools:
         return await route.pool.send(request, whole_head)
 
     def _route(self, config: InstanceConfig) -> _Route:
-        try:
-            origin = Origin.parse(config.api_base)
-            origin = Origin.parse(config.api_base, self._proxy(config, origin))
-        except InvalidAddress as error:
-            raise UpstreamFailure("connect", "other", f"address or proxy: {error}") from error
+        proxy_url = (config.model_extra or {}).get(PROXY_FIELD)
+        origin = origin_of(config.api_base, self._environ, proxy_url)
         key = (config.name, origin)
         pool = self._pools.get(key)
         if pool is None:
@@ -73,12 +72,6 @@ class InstancePools:
             self._pools[key] = pool
         route = self._routes[config.name] = _Route(config, pool)
         return route
-
-    def _proxy(self, config: InstanceConfig, origin: Origin) -> Proxy | None:
-        url = (config.model_extra or {}).get("proxy_url")
-        if url is None:
-            return proxy_for(origin.scheme, origin.host, origin.port, self._environ)
-        return Proxy.parse(str(url)) if url else None
 
     async def forget(self, instance: str) -> None:
         """The idle connections of `instance` are closed, those in use finish. Its counts are

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-Scheme: TypeAlias = Literal["http", "https"]
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+from actors.address import DEFAULT_PORTS, parse_address, parse_proxy_address
 
-
-class InvalidAddress(ValueError):
-    """The text is no `http://` or `https://` address. Says why without repeating it: it may hold
-    a password."""
+if TYPE_CHECKING:
+    from actors.address import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +26,12 @@ class Proxy:
     def parse(cls, url: str) -> Proxy:
         """Reads `http://user:password@host:port`; without a scheme `http` is meant.
 
-        Errors: `InvalidAddress`.
+        Errors: `InvalidAddress` (`actors.address`).
         """
-        parts = _split(url if "://" in url else f"http://{url}")
-        scheme, host, port = _address(parts)
+        scheme, host, port, user, password = parse_proxy_address(url)
         authorization = None
-        if parts.username is not None:
-            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        if user is not None:
+            credentials = f"{unquote(user)}:{unquote(password or '')}"
             authorization = b"Basic " + b64encode(credentials.encode())
         return cls(scheme, host, port, authorization)
 
@@ -52,8 +48,8 @@ class Origin:
     @classmethod
     def parse(cls, url: str, proxy: Proxy | None = None) -> Origin:
         """The origin of an absolute URL. Errors: `InvalidAddress`."""
-        scheme, host, port = _address(_split(url))
-        return cls(scheme, host, port, proxy)
+        address = parse_address(url)
+        return cls(address.scheme, address.host, address.port, proxy)
 
     @property
     def authority(self) -> str:
@@ -75,29 +71,3 @@ def target_of(url: str) -> str:
     if slash >= 0 and (question < 0 or slash < question):
         return rest[slash:]
     return f"/{rest[question:]}" if question >= 0 else "/"
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:
-        raise InvalidAddress("the address is malformed") from error
-
-
-def _address(parts: SplitResult) -> tuple[Scheme, str, int]:
-    scheme: Scheme
-    if parts.scheme == "https":
-        scheme = "https"
-    elif parts.scheme == "http":
-        scheme = "http"
-    else:
-        raise InvalidAddress("the scheme must be http or https")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidAddress("the port must be a number from 1 to 65535") from error
-    if port == 0:
-        raise InvalidAddress("the port must be a number from 1 to 65535")
-    if not parts.hostname:
-        raise InvalidAddress("the host is missing")
-    return scheme, parts.hostname, port or DEFAULT_PORTS[scheme]

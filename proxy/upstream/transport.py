@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import httpx
 
 from proxy.exchange.ports import UpstreamFailure
-from proxy.upstream.environment import proxy_for
+from proxy.upstream.environment import origin_of
 from proxy.upstream.head import head, opening
-from proxy.upstream.origin import InvalidAddress, Origin
 from proxy.upstream.pool import OriginPool, PoolLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from proxy.exchange.ports import UploadBody
+    from proxy.upstream.origin import Origin
     from proxy.upstream.pool import Dialer
     from proxy.upstream.response import Response
     from proxy.upstream.watch import Watch
@@ -70,12 +70,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         )
 
     def _pool(self, url: str) -> OriginPool:
-        try:
-            direct = Origin.parse(url)
-            proxy = proxy_for(direct.scheme, direct.host, direct.port, self._environ)
-        except InvalidAddress as error:
-            raise UpstreamFailure("connect", "other", f"address or proxy: {error}") from error
-        origin = Origin(direct.scheme, direct.host, direct.port, proxy)
+        origin = origin_of(url, self._environ)
         pool = self._pools.get(origin)
         if pool is None:
             pool = OriginPool(origin, self._dialer, self._watch, self._limits)

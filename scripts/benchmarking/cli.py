@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import meter, plot, report, scenarios
+from . import aged, meter, plot, report, scenarios
 from .peers import REPOSITORY, Peer, available
-from .results import Results, Sample
+from .results import BARS, Results, Sample
 from .running import PeerFailed, upstream
 from .scenarios import FULL, QUICK, Bench
 
@@ -25,14 +25,16 @@ SCENARIOS: dict[str, Callable[[Bench, Peer], Sample]] = {
     "paced_streams": scenarios.paced_streams,
     "open_streams": scenarios.open_streams,
     "large_prompts": scenarios.large_prompts,
+    "counted_prompts": scenarios.counted_prompts,
     "instances": scenarios.instances,
     "waiting": scenarios.waiting,
+    "aged": aged.aged,
     "start": scenarios.start,
 }
 
 
 def main() -> int:
-    """Measures and reports; 1 if something could not be measured."""
+    """Measures and reports. Its exit status: see `exit_status`."""
     arguments = _arguments()
     if not sys.platform.startswith("linux"):
         print("The benchmark needs Linux: it pins processes to cores and reads /proc.")
@@ -59,7 +61,13 @@ def main() -> int:
     stolen = meter.SystemTime.now().stolen_share_since(began)
     facts["taken by other machines on the host"] = f"{stolen:.0%} of the wanted CPU time"
     _write(arguments.output, results, chosen, bench, facts)
-    return 1 if results.failures else 0
+    return exit_status(results, strict=arguments.strict)
+
+
+def exit_status(results: Results, *, strict: bool) -> int:
+    """1 if something could not be measured or, if `strict`, a bar was missed; else 0."""
+    missed = strict and any(bar.verdict(bar.measured(results)) == "MISS" for bar in BARS)
+    return 1 if results.failures or missed else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -71,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help=f"default {FULL.repeats}")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario only")
     parser.add_argument("--peers", help="these only, separated by commas")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a bar is missed")
     parser.add_argument("--litellm", action="store_true", help="LiteLLM too; installs it once")
     parser.add_argument("--service", metavar="COMMAND", help="starts the service instead of ours")
     parser.add_argument(
@@ -91,7 +100,7 @@ def _peers(arguments: argparse.Namespace) -> list[Peer]:
 
 
 def _applies(scenario: str, peer: Peer) -> bool:
-    if scenario in ("instances", "waiting"):
+    if scenario in ("instances", "waiting", "aged", "counted_prompts"):
         return peer.name == "service"
     return peer.command is not None or scenario not in ("open_streams", "start")
 

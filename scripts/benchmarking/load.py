@@ -13,10 +13,11 @@ import selectors
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
 T = TypeVar("T")
 
@@ -179,7 +180,7 @@ async def connect_all(clients: list[Client]) -> None:
 
 
 class ClosedLoop:
-    """`connections` clients that ask for the same again and again.
+    """`connections` clients that ask for `requests` in turn, again and again.
 
     `pause_s`: between the events of the streams that are asked for, if they are paced.
     `spread_s`: over how long the first requests are spread, so that they do not march in step.
@@ -188,14 +189,14 @@ class ClosedLoop:
     def __init__(
         self,
         port: int,
-        request: bytes,
+        requests: Sequence[bytes],
         connections: int,
         *,
         pause_s: float = 0.0,
         spread_s: float = 0.0,
     ) -> None:
         self.tally = Tally()
-        self._request = request
+        self._requests = cycle(requests)
         self._spread_s = spread_s
         self._clients = [Client(port, self.tally, self._again, pause_s) for _ in range(connections)]
 
@@ -206,7 +207,7 @@ class ClosedLoop:
             loop.call_later(self._spread_s * index / len(self._clients), self._again, client)
 
     def _again(self, client: Client) -> None:
-        client.ask(self._request, clock())
+        client.ask(next(self._requests), clock())
 
     def answering(self) -> int:
         """How many are in the middle of an answer."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wire import CROWDED_MODEL, MODEL
+from . import leftovers
+from .wire import COUNTED_MODEL, CROWDED_MODEL, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +26,27 @@ _LITELLM_KEY = "sk-bench-client-key"
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What a peer is to have; all but the number of instances is for the service.
+
+    `also`: a model beside the usual one, with an instance of its own. `aged`: starts with what an
+    hour of traffic leaves in its files. `saved`: False writes neither state nor journal.
+    """
+
+    instances: int = 10
+    also: str | None = None
+    aged: bool = False
+    saved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Where a peer runs: an empty folder of its own, its port, the upstream's port."""
 
     folder: Path
     port: int
     upstream_port: int
-    instances: int
+    setting: Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +58,18 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """`command` writes what the peer needs into the site's folder and says how to start it; None:
-    there is no process, the load goes to the upstream itself."""
+    there is no process, the load goes to the upstream itself. `from_here`: it is this repository's
+    service, which can also be had without its files."""
 
     name: str
     title: str
     command: Callable[[Site], Command] | None
     authorization: str = f"Bearer {_CLIENT_KEY}"
     start_limit_s: float = 30.0
+    from_here: bool = False
 
+
+_UNSAVED = [sys.executable, "-P", "-m", "benchmarking.unsaved"]
 
 DIRECT = Peer("direct", "direct, no peer", None)
 
@@ -61,34 +80,45 @@ def service(command: str | None = None) -> Peer:
 
     def prepare(site: Site) -> Command:
         config_file = site.folder / "instance_configs.json"
-        config_file.write_text(json.dumps(_instances(site), indent=2))
+        state_file = site.folder / "instance_states.json"
+        configs = _instances(site)
+        config_file.write_text(json.dumps(configs, indent=2))
+        if site.setting.aged:
+            leftovers.write(state_file, configs)
         environment = {
             "HOST": "127.0.0.1",
             "PORT": str(site.port),
             "INSTANCE_CONFIG_FILE": str(config_file),
-            "INSTANCE_STATE_FILE": str(site.folder / "instance_states.json"),
+            "INSTANCE_STATE_FILE": str(state_file),
             "ADMIN_API_KEY": "bench-admin-key",
             "PROXY_API_KEYS": f"bench-other-key,{_CLIENT_KEY},bench-third-key",
             "LOG_LEVEL": "INFO",
             "LOG_FORMAT": "json",
             "LOG_DIR": str(site.folder / "logs"),
             "MAX_QUEUE_WAIT_SECONDS": "900",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SCRIPTS}",
         }
-        return Command(words, environment)
+        return Command(words if site.setting.saved else _UNSAVED, environment)
 
-    return Peer("service", "this service, all features", prepare)
+    return Peer("service", "this service, all features", prepare, from_here=command is None)
 
 
 def _instances(site: Site) -> dict[str, dict[str, object]]:
-    """Equal instances with limits that are counted and never reached, and a small one for the
-    model of those who have to wait."""
-    names = [f"instance-{number:03}" for number in range(site.instances)]
-    equal = {name: _instance(site, name, MODEL, max_tpm=100_000_000_000) for name in names}
-    return equal | {"crowded": _instance(site, "crowded", CROWDED_MODEL, max_tpm=10_000)}
+    """Equal instances with limits that are counted and never reached, and the one for another
+    model that the setting wants."""
+    names = [f"instance-{number:03}" for number in range(site.setting.instances)]
+    equal = {name: _instance(site, name, MODEL) for name in names}
+    also = site.setting.also
+    return equal if also is None else equal | {also: _instance(site, also, also) | _LIMITS[also]}
 
 
-def _instance(site: Site, name: str, model: str, max_tpm: int) -> dict[str, object]:
+_LIMITS: dict[str, dict[str, object]] = {
+    CROWDED_MODEL: {"max_tpm": 10_000},
+    COUNTED_MODEL: {"max_input_tokens": 400_000},
+}
+
+
+def _instance(site: Site, name: str, model: str) -> dict[str, object]:
     return {
         "name": name,
         "provider_type": "azure",
@@ -96,7 +126,7 @@ def _instance(site: Site, name: str, model: str, max_tpm: int) -> dict[str, obje
         "api_base": f"http://127.0.0.1:{site.upstream_port}",
         "priority": 100,
         "weight": 100,
-        "max_tpm": max_tpm,
+        "max_tpm": 100_000_000_000,
         "max_input_tokens": 1_047_576,
         "supported_models": [model],
         "model_deployments": {model: f"{model}-{name}"},
@@ -179,7 +209,7 @@ def litellm(program: Path) -> Peer:
             json.dumps(
                 {
                     "model_list": [{"model_name": MODEL, "litellm_params": deployment}]
-                    * site.instances,
+                    * site.setting.instances,
                     "general_settings": {"master_key": _LITELLM_KEY},
                 }
             )

@@ -30,8 +30,10 @@ TITLES = {
     "paced_streams": "Streams of 50 events, one every 20 ms, 50 at a time",
     "open_streams": "Many open streams, an event every 4 s in each",
     "large_prompts": "Small requests beside large prompts (50/s of 100 KB, 10/s of 1 MB)",
+    "counted_prompts": "Small requests beside prompts that are counted exactly (4/s of 1 MB)",
     "instances": "Small requests with 1, 10 and 100 instances",
     "waiting": "Small requests alone, and beside 1 000 that wait for capacity",
+    "aged": "Small requests at the start, after an hour of traffic, and without any files",
     "start": "Start",
 }
 
@@ -74,6 +76,10 @@ COLUMNS = {
         Column("canary_p50_beside_1000_kb_ms", "p50 beside 1 MB (ms)"),
         Column("canary_p99_beside_1000_kb_ms", "p99 beside 1 MB (ms)"),
     ),
+    "counted_prompts": (
+        Column("canary_p50_beside_1000_kb_ms", "p50 beside 1 MB (ms)"),
+        Column("canary_p99_beside_1000_kb_ms", "p99 beside 1 MB (ms)"),
+    ),
     "instances": (
         Column("cpu_with_1_us", "CPU per request, 1 (µs)"),
         Column("cpu_with_10_us", "10 (µs)"),
@@ -86,6 +92,13 @@ COLUMNS = {
         Column("cpu_beside_us", "beside 1 000 (µs)"),
         Column("p99_alone_ms", "p99 alone (ms)"),
         Column("p99_beside_ms", "p99 beside 1 000 (ms)"),
+    ),
+    "aged": (
+        Column("cpu_fresh_us", "CPU per request, at the start (µs)"),
+        Column("cpu_aged_us", "after an hour (µs)"),
+        Column("cpu_unsaved_us", "without files (µs)"),
+        Column("p99_fresh_ms", "p99 at the start (ms)"),
+        Column("p99_aged_ms", "p99 after an hour (ms)"),
     ),
     "start": (
         Column("first_answer_s", "first answer (s)"),

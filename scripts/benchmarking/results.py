@@ -163,11 +163,34 @@ BARS = (
         lambda results: _growth(results, "waiting", "cpu_alone_us", "cpu_beside_us"),
     ),
     Bar(
+        "CPU per request after an hour of traffic, against a fresh start",
+        "×",
+        1.3,
+        1.1,
+        lambda results: _growth(results, "aged", "cpu_fresh_us", "cpu_aged_us"),
+    ),
+    Bar(
+        "CPU per request with persistence, against without",
+        "×",
+        1.3,
+        1.1,
+        lambda results: _growth(results, "aged", "cpu_unsaved_us", "cpu_fresh_us"),
+    ),
+    Bar(
         "canary p99 beside prompts of 1 MB",
         "ms",
         20,
         10,
         lambda results: results.median("large_prompts", "service", "canary_p99_beside_1000_kb_ms"),
+    ),
+    Bar(
+        "canary p99 beside prompts of 1 MB that are counted",
+        "ms",
+        20,
+        10,
+        lambda results: results.median(
+            "counted_prompts", "service", "canary_p99_beside_1000_kb_ms"
+        ),
     ),
     Bar(
         "start to first answer",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import meter
-from .peers import SCRIPTS, Command, Peer, Site
+from .peers import SCRIPTS, Command, Peer, Setting, Site
 from .wire import CHAT_PATH, chat_body
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def upstream(cores: set[int]) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def running(
-    peer: Peer, upstream_port: int, cores: set[int], instances: int = 10
+    peer: Peer, upstream_port: int, cores: set[int], setting: Setting = Setting()
 ) -> Iterator[Running]:
     """The peer serves until the block ends, in a folder that is deleted then.
 
@@ -75,7 +75,7 @@ def running(
         return
     with tempfile.TemporaryDirectory(prefix=f"benchmark-{peer.name}-") as name:
         folder = Path(name)
-        site = Site(folder, _free_port(), upstream_port, instances)
+        site = Site(folder, _free_port(), upstream_port, setting)
         command = peer.command(site)
         log = folder / "output.log"
         started_at = time.perf_counter()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from .load import ClosedLoop, OpenLoop, Tally, run_load
 from .meter import SystemTime, cpu_s
+from .peers import Setting
 from .running import PeerFailed, Running, running
-from .wire import CROWDED_MODEL, StreamShape, chat_body, chat_request
+from .wire import COUNTED_MODEL, CROWDED_MODEL, MODEL, StreamShape, chat_body, chat_request
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from .peers import Peer
     from .results import Sample
 
-_CONNECTIONS = 64
-_SMALL_BYTES = 400
+CONNECTIONS = 64
+SMALL_BYTES = 400
 _RATE_PER_S = 100
 _FAST = StreamShape(events=50, pause_s=0)
 _FAST_CONNECTIONS = 16
@@ -34,10 +35,12 @@ _PACED_CONNECTIONS = 50
 _OPEN = StreamShape(events=60, pause_s=4)  # open for four minutes: nobody looks that long
 _OPENED_PER_S = 200
 _LARGE_KB_AND_RATE = ((100, 50), (1000, 10))
+_COUNTED_KB_AND_RATE = (1000, 4)  # counting takes a tenth of a second of some core's time each
 _INSTANCES = (1, 10, 100)
 _CROWD = 1000
 _PATIENCE_MS = 900_000
 _IDLE_S = 1.0
+_ANSWERED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +68,20 @@ class Bench:
     upstream_port: int
     upstream_pid: int
 
-    def running(self, peer: Peer, instances: int = 10) -> AbstractContextManager[Running]:
-        return running(peer, self.upstream_port, self.peer_cores, instances)
+    def running(self, peer: Peer, setting: Setting = Setting()) -> AbstractContextManager[Running]:
+        return running(peer, self.upstream_port, self.peer_cores, setting)
 
 
 def requests(bench: Bench, peer: Peer) -> Sample:
     """Small requests as fast as the peer answers them."""
-    return _closed_loop(bench, peer, instance_count=10)
+    return _closed_loop(bench, peer, Setting())
 
 
 def instances(bench: Bench, peer: Peer) -> Sample:
     """The same with few and many instances: the cost has to stay flat."""
     sample: Sample = {"errors": 0.0, "others_busy_share": 0.0}
     for count in _INSTANCES:
-        one = _closed_loop(bench, peer, instance_count=count)
+        one = _closed_loop(bench, peer, Setting(instances=count))
         sample["errors"] += one["errors"]
         sample["others_busy_share"] = max(sample["others_busy_share"], one["others_busy_share"])
         sample[f"cpu_with_{count}_us"] = one["cpu_us"]
@@ -89,17 +92,17 @@ def instances(bench: Bench, peer: Peer) -> Sample:
 def waiting(bench: Bench, peer: Peer) -> Sample:
     """The same alone, and then with a crowd that waits for an instance whose minute is full."""
     crowded = chat_request(
-        chat_body(_SMALL_BYTES, model=CROWDED_MODEL),
+        chat_body(SMALL_BYTES, model=CROWDED_MODEL),
         peer.authorization,
         {"x-max-wait-ms": str(_PATIENCE_MS)},
     )
 
     async def measure(target: Running) -> Sample:
-        alone = await _closed_loop_on(bench, peer, target)
-        crowd = ClosedLoop(target.port, crowded, _CROWD, spread_s=_CROWD / _OPENED_PER_S)
+        alone = await closed_loop_on(bench, peer, target)
+        crowd = ClosedLoop(target.port, [crowded], _CROWD, spread_s=_CROWD / _OPENED_PER_S)
         await crowd.start()
         await asyncio.sleep(_CROWD / _OPENED_PER_S + 1)
-        beside = await _closed_loop_on(bench, peer, target)
+        beside = await closed_loop_on(bench, peer, target)
         waiting = crowd.waiting()
         crowd.stop()
         if waiting < _CROWD:
@@ -113,18 +116,19 @@ def waiting(bench: Bench, peer: Peer) -> Sample:
             "errors": alone["errors"] + beside["errors"] + crowd.tally.errors,
         }
 
-    with bench.running(peer) as target:
+    with bench.running(peer, Setting(also=CROWDED_MODEL)) as target:
         return run_load(lambda: measure(target))
 
 
-def _closed_loop(bench: Bench, peer: Peer, instance_count: int) -> Sample:
-    with bench.running(peer, instance_count) as target:
-        return run_load(lambda: _closed_loop_on(bench, peer, target))
+def _closed_loop(bench: Bench, peer: Peer, setting: Setting) -> Sample:
+    with bench.running(peer, setting) as target:
+        return run_load(lambda: closed_loop_on(bench, peer, target))
 
 
-async def _closed_loop_on(bench: Bench, peer: Peer, target: Running) -> Sample:
-    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
-    load = ClosedLoop(target.port, request, _CONNECTIONS)
+async def closed_loop_on(bench: Bench, peer: Peer, target: Running) -> Sample:
+    """As `requests`, at a peer that runs already."""
+    request = chat_request(chat_body(SMALL_BYTES), peer.authorization)
+    load = ClosedLoop(target.port, [request], CONNECTIONS)
     seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.measure_s)
     answers = load.tally.answers
     return {
@@ -139,7 +143,7 @@ async def _closed_loop_on(bench: Bench, peer: Peer, target: Running) -> Sample:
 
 def latency(bench: Bench, peer: Peer) -> Sample:
     """Small requests at a fixed rate that keeps no peer busy: what the way through it adds."""
-    request = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
+    request = chat_request(chat_body(SMALL_BYTES), peer.authorization)
 
     async def measure(target: Running) -> Sample:
         load = OpenLoop(target.port, request, _RATE_PER_S)
@@ -165,12 +169,12 @@ def paced_streams(bench: Bench, peer: Peer) -> Sample:
 
 
 def _streams(bench: Bench, peer: Peer, shape: StreamShape, connections: int) -> Sample:
-    request = chat_request(chat_body(_SMALL_BYTES, shape), peer.authorization)
+    request = chat_request(chat_body(SMALL_BYTES, shape), peer.authorization)
     length_s = shape.events * shape.pause_s
 
     async def measure(target: Running) -> Sample:
         load = ClosedLoop(
-            target.port, request, connections, pause_s=shape.pause_s, spread_s=length_s
+            target.port, [request], connections, pause_s=shape.pause_s, spread_s=length_s
         )
         warm_s = bench.plan.warm_s + length_s
         seen = await _observe(bench, target, load, warm_s, bench.plan.measure_s)
@@ -190,14 +194,14 @@ def _streams(bench: Bench, peer: Peer, shape: StreamShape, connections: int) -> 
 def open_streams(bench: Bench, peer: Peer) -> Sample:
     """Many streams at once, each with an event now and then: memory and CPU of the open ones."""
     count = bench.plan.open_streams
-    small = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
-    request = chat_request(chat_body(_SMALL_BYTES, _OPEN), peer.authorization)
+    small = chat_request(chat_body(SMALL_BYTES), peer.authorization)
+    request = chat_request(chat_body(SMALL_BYTES, _OPEN), peer.authorization)
     spread_s = count / _OPENED_PER_S
 
     async def measure(target: Running) -> Sample:
-        warm = ClosedLoop(target.port, small, _CONNECTIONS)
+        warm = ClosedLoop(target.port, [small], CONNECTIONS)
         before = await _observe(bench, target, warm, 0, bench.plan.warm_s)
-        load = ClosedLoop(target.port, request, count, pause_s=_OPEN.pause_s, spread_s=spread_s)
+        load = ClosedLoop(target.port, [request], count, pause_s=_OPEN.pause_s, spread_s=spread_s)
         warm_s = spread_s + _OPEN.pause_s
         rounds = math.ceil(bench.plan.measure_s / _OPEN.pause_s)  # of one event in each stream
         seen = await _observe(bench, target, load, warm_s, rounds * _OPEN.pause_s)
@@ -217,33 +221,65 @@ def open_streams(bench: Bench, peer: Peer) -> Sample:
 
 def large_prompts(bench: Bench, peer: Peer) -> Sample:
     """Large prompts at a fixed rate, and beside them small requests, which must not suffer."""
-    small = chat_request(chat_body(_SMALL_BYTES), peer.authorization)
-
-    async def measure(target: Running, kilobytes: int, per_s: float) -> Sample:
-        large = chat_request(chat_body(kilobytes * 1000), peer.authorization)
-        prompts = OpenLoop(target.port, large, per_s)
-        canary = OpenLoop(target.port, small, _RATE_PER_S)
-        await prompts.start()
-        started_at = time.perf_counter()
-        seen = await _observe(bench, target, canary, bench.plan.warm_s, bench.plan.measure_s)
-        prompts.stop()
-        due = per_s * (time.perf_counter() - started_at)
-        latencies = canary.tally.latencies_s
-        return {
-            f"canary_p50_beside_{kilobytes}_kb_ms": percentile(latencies, 0.5) * 1e3,
-            f"canary_p99_beside_{kilobytes}_kb_ms": percentile(latencies, 0.99) * 1e3,
-            "kept_up_share": prompts.tally.answers / due,
-            "others_busy_share": seen.others_busy_share,
-            "errors": float(canary.tally.errors + prompts.tally.errors),
-        }
-
     with bench.running(peer) as target:
         beside_100_kb, beside_1_mb = (
-            run_load(partial(measure, target, kilobytes, per_s), precise=True)
+            run_load(partial(_canary, bench, peer, target, MODEL, kilobytes, per_s), precise=True)
             for kilobytes, per_s in _LARGE_KB_AND_RATE
         )
     errors = beside_100_kb["errors"] + beside_1_mb["errors"]
     return {**beside_100_kb, **beside_1_mb, "errors": errors}
+
+
+def counted_prompts(bench: Bench, peer: Peer) -> Sample:
+    """As `large_prompts`, of 1 MB, but of a model with an input limit between the fewest and the
+    most tokens that such a prompt could have: each is counted exactly."""
+    kilobytes, per_s = _COUNTED_KB_AND_RATE
+    large = chat_request(chat_body(kilobytes * 1000, model=COUNTED_MODEL), peer.authorization)
+
+    async def measure(target: Running) -> Sample:
+        await answered(peer, ClosedLoop(target.port, [large], 1), 1)  # builds the vocabulary
+        return await _canary(bench, peer, target, COUNTED_MODEL, kilobytes, per_s)
+
+    with bench.running(peer, Setting(also=COUNTED_MODEL)) as target:
+        return run_load(lambda: measure(target), precise=True)
+
+
+async def _canary(
+    bench: Bench, peer: Peer, target: Running, model: str, kilobytes: int, per_s: float
+) -> Sample:
+    """Small requests beside large ones of `model`."""
+    small = chat_request(chat_body(SMALL_BYTES), peer.authorization)
+    large = chat_request(chat_body(kilobytes * 1000, model=model), peer.authorization)
+    prompts = OpenLoop(target.port, large, per_s)
+    canary = OpenLoop(target.port, small, _RATE_PER_S)
+    await prompts.start()
+    started_at = time.perf_counter()
+    seen = await _observe(bench, target, canary, bench.plan.warm_s, bench.plan.measure_s)
+    prompts.stop()
+    due = per_s * (time.perf_counter() - started_at)
+    latencies = canary.tally.latencies_s
+    return {
+        f"canary_p50_beside_{kilobytes}_kb_ms": percentile(latencies, 0.5) * 1e3,
+        f"canary_p99_beside_{kilobytes}_kb_ms": percentile(latencies, 0.99) * 1e3,
+        "kept_up_share": prompts.tally.answers / due,
+        "others_busy_share": seen.others_busy_share,
+        "errors": float(canary.tally.errors + prompts.tally.errors),
+    }
+
+
+async def answered(peer: Peer, load: ClosedLoop, count: int) -> None:
+    """So many requests of the load have been answered, whatever with. It has ended afterwards.
+
+    Errors: `PeerFailed` when that takes a minute.
+    """
+    await load.start()
+    deadline = time.perf_counter() + _ANSWERED_WITHIN_S
+    while load.tally.answers + load.tally.errors < count:
+        await asyncio.sleep(0.05)
+        if time.perf_counter() > deadline:
+            raise PeerFailed(f"{peer.name}: {count} answers took a minute")
+    load.stop()
+    await asyncio.sleep(0)  # closes the connections
 
 
 def start(bench: Bench, peer: Peer) -> Sample:

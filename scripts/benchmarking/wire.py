@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MODEL = "gpt-4.1"
 CROWDED_MODEL = "crowded"
 """Served by one small instance of the service, for requests that have to wait."""
+COUNTED_MODEL = "counted"
+"""Served by one instance whose input limit a prompt's length alone says nothing of."""
 CHAT_PATH = "/v1/chat/completions"
 
 _PROSE = (
@@ -76,6 +78,12 @@ def chat_request(body: bytes, authorization: str, more: Mapping[str, str] | None
         f"{others}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def plain_request(method: str, path: str, authorization: str) -> bytes:
+    """The whole HTTP request, without a body."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: {authorization}\r\n\r\n"
+    return head.encode()
 
 
 # Limits so high that no peer ever holds a request back for them.

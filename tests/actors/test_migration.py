@@ -185,6 +185,7 @@ def test_settings_whose_meaning_is_clear_are_converted_and_reported(field, value
         ("api_key", "********"),
         ("api_key", "${NO_SUCH_VARIABLE_ANYWHERE}"),
         ("proxy_url", 8080),
+        ("proxy_url", "socks5://user:pass@proxy.example"),
         ("name", "west"),
         ("name", 7),
     ],

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from benchmarking import peers, plot, report, results, scenarios, wire
+from benchmarking import cli, leftovers, peers, plot, report, results, scenarios, wire
 from benchmarking.load import Client, Tally
+
+from actors.clock import WallClock, wall_now
+from actors.models import InstanceConfig
+from actors.policy.standing import Standing
+from actors.store import StateStore
+from proxy.bound.journal import JournalFile, journal_path
+from proxy.tokens.bounds import bounds
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -89,6 +97,68 @@ def test_the_report_holds_figures_verdicts_and_doubts() -> None:
     assert document["samples"]["requests"]["relay"][0]["cpu_us"] == 50
 
 
+@pytest.mark.parametrize(
+    ("cpu_us", "failures", "status", "strict_status"),
+    [(150, [], 0, 0), (250, [], 0, 1), (math.nan, [], 0, 0), (150, ["it ended"], 1, 1)],
+)
+def test_a_missed_bar_is_a_failure_for_who_is_strict(
+    cpu_us: float, failures: list[str], status: int, strict_status: int
+) -> None:
+    made = results.Results(failures=failures)
+    made.add("requests", "relay", {"cpu_us": 50})
+    made.add("requests", "service", {"cpu_us": cpu_us})
+    assert cli.exit_status(made, strict=False) == status
+    assert cli.exit_status(made, strict=True) == strict_status
+
+
+def test_every_scenario_has_a_title_and_columns() -> None:
+    assert list(cli.SCENARIOS) == list(report.TITLES) == list(report.COLUMNS)
+
+
+def test_each_growth_is_a_ratio_of_the_later_figure_to_the_one_before() -> None:
+    made = results.Results()
+    made.add("aged", "service", {"cpu_fresh_us": 100, "cpu_aged_us": 140, "cpu_unsaved_us": 80})
+    measured = {bar.title: bar.measured(made) for bar in results.BARS}
+    assert measured["CPU per request after an hour of traffic, against a fresh start"] == 1.4
+    assert measured["CPU per request with persistence, against without"] == 1.25
+
+
+def test_the_service_takes_back_what_an_hour_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "IDS", 300)
+    site = peers.Site(tmp_path, 1, 2, peers.Setting(instances=3, aged=True))
+    command = peers.service().command
+    assert command is not None
+    state_file = Path(command(site).environment["INSTANCE_STATE_FILE"])
+    states, warning = StateStore(state_file).load()
+    assert (len(states), warning) == (3, None)
+    config = InstanceConfig.model_validate(
+        json.loads((tmp_path / "instance_configs.json").read_text())["instance-001"]
+    )
+    standing, now = Standing(config, random.Random(1)), wall_now()
+    standing.restore(states["instance-001"], now, WallClock(0.0))
+    assert standing.account.requests.total(now) == pytest.approx(600, abs=50)
+    quota = standing.capacity.quotas[wire.MODEL]
+    assert quota.limit.learned(now) == 100_000_000_000
+    assert quota.others.value(now) > 0
+    journal = JournalFile(journal_path(state_file))
+    owners = dict(journal.load())
+    assert (len(owners), journal.damaged) == (300, 0)
+    assert owners[f"responses/{leftovers.response_id(4)}"] == "instance-001"
+
+
+def test_a_prompt_of_the_counted_model_can_only_be_counted(tmp_path: Path) -> None:
+    """Its input limit lies between the bounds of its tokens."""
+    site = peers.Site(tmp_path, 1, 2, peers.Setting(instances=1, also=wire.COUNTED_MODEL))
+    config = peers._instances(site)[wire.COUNTED_MODEL]
+    body = wire.chat_body(1_000_000, model=wire.COUNTED_MODEL)
+    found = bounds("chat", json.loads(body), len(body), wire.COUNTED_MODEL)
+    limit = config["max_input_tokens"]
+    assert isinstance(limit, int)
+    assert found.low <= limit < found.high
+
+
 def test_the_plot_is_one_picture_with_a_bar_per_peer() -> None:
     picture = ElementTree.fromstring(
         plot.svg(made_up_results(), [peers.DIRECT, peers.service(), peers.RELAY])
@@ -156,16 +226,25 @@ def test_an_answer_that_is_no_success_is_an_error() -> None:
 
 
 @pytest.mark.long
-def test_the_command_measures_and_writes(tmp_path: Path) -> None:
-    what = ["--quick", "--peers", "direct,relay", "--only", "requests", "--only", "fast_streams"]
+@pytest.mark.parametrize(
+    ("peer", "measured"),
+    [
+        ("relay", [("requests", "cpu_us"), ("fast_streams", "cpu_us")]),
+        ("service", [("aged", "cpu_aged_us"), ("aged", "cpu_unsaved_us")]),
+        ("service", [("counted_prompts", "canary_p99_beside_1000_kb_ms")]),
+    ],
+)
+def test_the_command_measures_and_writes(
+    tmp_path: Path, peer: str, measured: list[tuple[str, str]]
+) -> None:
+    only = [f"--only={scenario}" for scenario in dict(measured)]
+    what = ["--quick", f"--peers=direct,{peer}", *only, f"--output={tmp_path}"]
     subprocess.run(
-        [sys.executable, SCRIPTS / "benchmark.py", *what, "--output", tmp_path],
-        check=True,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, SCRIPTS / "benchmark.py", *what], check=True, stdout=subprocess.DEVNULL
     )
     document = json.loads((tmp_path / "benchmark.json").read_text())
     assert document["failures"] == []
-    for scenario in ("requests", "fast_streams"):
-        (sample,) = document["samples"][scenario]["relay"]
+    for scenario, figure in measured:
+        sample = document["samples"][scenario][peer][-1]
         assert sample["errors"] == 0
-        assert sample["cpu_us"] > 0
+        assert sample[figure] > 0

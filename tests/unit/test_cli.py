@@ -220,6 +220,16 @@ def test_check_tells_every_problem_with_its_place(capsys):
     assert verdict == "c.json has 3 problems; the service would not start."
 
 
+def test_check_tells_of_proxies_that_can_not_be_used(capsys):
+    os.environ["HTTPS_PROXY"] = "socks5://user:secret@proxy.example"
+    write_config(Path("c.json"), a={"proxy_url": "socks5://user:secret@proxy.example"})
+    assert main(["check", "--config", "c.json"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("c.json: a.proxy_url: must be the address of an HTTP proxy, ")
+    assert err.startswith("HTTPS_PROXY can't be used as an HTTP proxy: ")
+    assert "secret" not in out + err
+
+
 def test_check_takes_the_file_and_the_references_from_the_settings(capsys):
     Path(".env").write_text("INSTANCE_CONFIG_FILE=mine.json\nKEY_IN_FILE=abc\n")
     write_config(Path("mine.json"), a={"api_key": "${KEY_IN_FILE}"})

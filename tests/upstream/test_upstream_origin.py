@@ -6,8 +6,9 @@ from base64 import b64encode
 
 import pytest
 
-from proxy.upstream.environment import proxy_for
-from proxy.upstream.origin import InvalidAddress, Origin, Proxy, target_of
+from actors.address import InvalidAddress
+from proxy.upstream.environment import proxy_for, unusable_variables
+from proxy.upstream.origin import Origin, Proxy, target_of
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,38 @@ def test_the_environment_names_the_proxy(
     assert (found.host if found else None) == proxy
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
+@pytest.mark.parametrize(
+    ("host", "entry"),
+    [
+        ("fd00::1", "fd00::1"),
+        ("fd00::1", "[fd00::1]"),
+        ("fd00::1", "[fd00::1]:443"),
+        ("x.azure.example", "azure.example."),
+        ("x.azure.example.", "azure.example"),
+        ("azure.example.", ".azure.example."),
+        ("x.azure.example", "AZURE.example.:443"),
+    ],
+)
+def test_an_exemption_is_honoured_however_it_is_written(host: str, entry: str) -> None:
+    environ = {"https_proxy": "http://p:1", "no_proxy": f"other.example,{entry}"}
+    assert proxy_for("https", host, 443, environ) is None
+    assert proxy_for("https", "fd00.example", 443, environ) is not None
+
+
+def test_what_is_unusable_in_the_environment_is_named_and_not_shown() -> None:
+    environ = {
+        "HTTPS_PROXY": "socks5://u:secret@p:1",
+        "http_proxy": "http://p:99999",
+        "ALL_PROXY": "p:3128",
+    }
+    assert list(unusable_variables(environ)) == [
+        "HTTPS_PROXY can't be used as an HTTP proxy: the scheme must be http or https",
+        "HTTP_PROXY can't be used as an HTTP proxy: the port must be a number from 1 to 65535",
+    ]
+    assert list(unusable_variables({"http_proxy": " "})) == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost.", "127.0.0.1", "127.9.9.9", "::1"])
 def test_this_machine_is_reached_directly(host: str) -> None:
     assert proxy_for("http", host, 80, {"http_proxy": "http://p:1"}) is None
 

@@ -631,8 +631,13 @@ async def test_the_proxy_comes_from_the_configuration_or_else_the_environment() 
             b"POST http://p.example/v1/chat/completions HTTP/1.1\r\nhost: p.example\r\n"
             b"proxy-authorization: Basic "
         )
+
+
+async def test_a_proxy_that_can_not_be_used_is_no_way_round_it() -> None:
+    environ = {"http_proxy": "socks5://u:secret@x"}
+    async with pools(MemoryDialer([ANSWER]), environ=environ) as upstream:
         with pytest.raises(UpstreamFailure, match="scheme") as caught:
-            await upstream.send(request(instance_config("s", proxy_url="socks5://u:secret@x")))
+            await upstream.send(request(instance_config("s", api_base="http://s.example")))
         assert "secret" not in str(caught.value)
 
 
