@@ -93,14 +93,12 @@ class Refused:
 
     `retry_at`: trio time at which it could be admitted as far as is known now; None when waiting
     does not help. `limit`: the largest input (`input_too_long`) or reservation (`too_large`) that
-    some instance accepts. `tried_all`: there are instances that could, all of them excluded by
-    the requester.
+    some instance accepts.
     """
 
     reason: RefusalReason
     retry_at: float | None = None
     limit: int | None = None
-    tried_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
 """The two files on disk. Nothing else in this package opens a file.
 
-A file is only ever replaced as a whole: a temporary file in the same folder, fsync, rename, fsync
-of the folder. Whoever reads it, or restarts after a crash at any point, finds the old content or
-the new. While the stores are open, a lock keeps every other process from writing the same files.
+A file is only ever replaced as a whole (`actors.whole_file`). Whoever reads it, or restarts after a
+crash at any point, finds the old content or the new. While the stores are open, a lock keeps every
+other process from writing the same files.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
@@ -21,6 +19,7 @@ from filelock import FileLock, Timeout
 from actors.clock import wall_now
 from actors.errors import BrokenFile, FileLocked, InvalidEdit, StoreFailed
 from actors.records import TOP_LEVEL, read_configs, read_states, written
+from actors.whole_file import PRIVATE, install, remove_leftovers, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,12 +27,9 @@ if TYPE_CHECKING:
     from actors.models import InstanceConfig, InstanceState
     from actors.problems import Problem
 
-_PRIVATE: Final = 0o600
 _REMEDIES: Final = {
     errno.EBUSY: "; if the file itself is a mount point, mount its folder instead",
 }
-_NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
-"""Some network and user-space filesystems can't fsync a folder; there is nothing more to do."""
 
 Fingerprint: TypeAlias = tuple[int, int, int]
 """Inode, size and modification time (ns): enough to see that somebody has edited the file."""
@@ -69,7 +65,7 @@ class _Store:
         if not os.access(folder, os.W_OK):
             yield
             return
-        lock = FileLock(f"{target}.lock", timeout=0, mode=_PRIVATE, thread_local=False)
+        lock = FileLock(f"{target}.lock", timeout=0, mode=PRIVATE, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
@@ -123,7 +119,7 @@ class _Store:
                 old: BinaryIO | None = stack.enter_context(open(target, "rb"))
             except FileNotFoundError:
                 old = None
-            fingerprint = install(target, content)
+            fingerprint = _fingerprint(install(target, content))
             try:
                 sync_folder(os.path.dirname(target))
             except OSError:
@@ -280,25 +276,6 @@ def open_stores(
         yield configs, states
 
 
-def install(target: str, content: bytes) -> Fingerprint:
-    """`target` says `content`; its folder has not been synced yet."""
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-            fingerprint = _fingerprint(os.fstat(descriptor))
-        os.rename(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    return fingerprint
-
-
 def _write_beside(target: str, label: str, content: bytes) -> str:
     beside = f"{target}.{label}-{_moment()}"
     install(beside, content)
@@ -314,29 +291,7 @@ def _put_back(target: str, old: BinaryIO | None) -> Fingerprint | None:
     if old is None:
         os.unlink(target)
         return None
-    return install(target, old.read())
-
-
-def remove_leftovers(target: str) -> None:
-    """Removes temporary files of a process that was killed while it saved `target`."""
-    folder, name = os.path.split(target)
-    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                os.unlink(entry.path)
-
-
-def sync_folder(folder: str) -> None:
-    """What was renamed in `folder` stays so, whatever happens."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
+    return _fingerprint(install(target, old.read()))
 
 
 def _fingerprint(status: os.stat_result) -> Fingerprint:

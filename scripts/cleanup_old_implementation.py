@@ -1,6 +1,9 @@
 """Takes a deployment of the earlier system over to this one: see `--help`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cleanup.cli import main
 

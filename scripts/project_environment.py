@@ -18,13 +18,11 @@ HOW_TO_MAKE_IT = (
 
 
 def enter(*modules: str) -> bool:
-    """Whether the project and `modules` can be imported from here on.
+    """Whether `modules` can be imported from here on.
 
     Where this interpreter lacks them, the script is started anew with that of `.venv`, and this
     does not return. False: there is no environment that has them, as `HOW_TO_MAKE_IT` says.
     """
-    if str(REPOSITORY) not in sys.path:
-        sys.path.insert(0, str(REPOSITORY))
     if all(importlib.util.find_spec(module) for module in modules):
         return True
     venv = REPOSITORY / ".venv"

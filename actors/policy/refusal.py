@@ -40,7 +40,7 @@ def refusal(obstacles: Collection[Obstacle], *, excluded: bool = False) -> Refus
     back when something broken may be mended; send less; and only then: nobody serves this.
     """
     if excluded:
-        return Refused("unavailable", tried_all=True)
+        return Refused("unavailable")
     if not obstacles:
         return Refused("unknown_model")
     reasons = {obstacle.reason for obstacle in obstacles}

@@ -15,7 +15,7 @@ import trio
 from pydantic_core import from_json
 
 from actors.models import INSTANCE_NAME_PATTERN
-from actors.store import install, remove_leftovers, sync_folder
+from actors.whole_file import install, remove_leftovers, sync_folder
 from proxy.bound.ids import is_key
 
 if TYPE_CHECKING:

@@ -56,10 +56,6 @@ class InstanceFigures(NamedTuple):
     def utilisation(self) -> float:
         return self.counted_tokens / self.capacity_tokens if self.capacity_tokens else 0.0
 
-    @property
-    def refused_share(self) -> float:
-        return self.refused / self.calls if self.calls else 0.0
-
 
 class ClientFigures(NamedTuple):
     """`waits_s`: of those that were served, ascending; `refusal_waits_s`: of those refused with

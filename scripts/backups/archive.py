@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from whole_file import PRIVATE, sync_folder, write_new
+from actors.whole_file import PRIVATE, sync_folder, write_new
 
 from .pair import Pair
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from whole_file import replace, sync_folder
+from actors.whole_file import replace, sync_folder
 
 from .pair import paths, read_pair
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = Path(__file__).parents[2]
 _ANSWER_LIMIT_S: Final = 120.0
+_START_LIMIT_S: Final = 30.0
 _STOP_LIMIT_S: Final = 40.0
 _STARTED: Final = "serving on "
 
@@ -148,7 +149,8 @@ async def _service(folder: Path, scenario: Scenario) -> AsyncIterator[_Service]:
     service = _Service()
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_read_log, process, service)
+            with trio.fail_after(_START_LIMIT_S):
+                await nursery.start(_read_log, process, service)
             yield service
             process.terminate()
             with trio.fail_after(_STOP_LIMIT_S):

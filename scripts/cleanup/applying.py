@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whole_file import replace, sync_folder
+from actors.whole_file import replace, sync_folder
 
 from . import conversion
 from .survey import reason

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from whole_file import replace, sync_folder, write_new
+from actors.whole_file import replace, sync_folder, write_new
 
 from .survey import BACKUP_FOLDER
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from asking import DOWN, OK, Crash, Crowd, ask, crashing, lease, settled, take_down, times
 from harness import exact, instance_config, running_system
-from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.clock import WallClock
 from actors.errors import ChangeRefused, InstanceCrashed
@@ -106,24 +106,23 @@ async def test_a_retired_instance_grants_nothing_more_and_ends_with_its_last_lea
         assert child.standing.successful_requests == 2
 
 
-async def test_no_message_is_handled_with_a_checkpoint() -> None:
+def test_handling_messages_takes_no_task() -> None:
+    """Outside trio nothing can wait: each message is one atomic change."""
     address = RouterAddress(Mailbox(10))
     standing = Standing(ONE, random.Random(1))
-    clock = WallClock.start()
+    clock = WallClock(0.0)
     state_log = StateLog(standing, clock, logging.getLogger("actors"))
     actor = InstanceActor(standing, Mailbox(10), address, clock, state_log)
     granted: Reply[Answer] = Reply()
-    with assert_no_checkpoints():
-        for message in (
-            Acquire(LeaseId(1), exact(10), 0.0, granted),
-            Acquire(LeaseId(2), exact(10_000), 0.0, Reply()),
-            Settle(LeaseId(1), OK, 5),
-            Reconfigure(ONE, Reply()),
-            AmendState({"error_count": 1}, Reply()),
-            Retire(),
-        ):
-            actor.handle(message, trio.current_time())
-        actor.turn()
+    for message in (
+        Acquire(LeaseId(1), exact(10), 0.0, granted),
+        Acquire(LeaseId(2), exact(10_000), 0.0, Reply()),
+        Settle(LeaseId(1), OK, 5),
+        Reconfigure(ONE, Reply()),
+        AmendState({"error_count": 1}, Reply()),
+        Retire(),
+    ):
+        actor.handle(message, 0.0)
     assert isinstance(granted.value(), Grant)
     assert isinstance(address.mailbox.receive_nowait(), Declined)
 

@@ -30,7 +30,7 @@ def named() -> dict[str, set[str]]:
 
 
 def test_the_rooms_where_most_happens_are_listed_file_by_file() -> None:
-    assert named().keys() == {"actors", "actors/policy", "proxy", "proxy/exchange", "proxy/bound"}
+    assert named().keys() >= {"actors", "actors/policy", "proxy", "proxy/exchange", "proxy/bound"}
 
 
 @pytest.mark.parametrize("room", named())

@@ -6,19 +6,15 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
 from faulty_upstream import FaultyUpstream, Script, faulty_upstream, refused_url
+from served import ADMIN_KEY, configure, served
 
-from proxy.server.run import serve
-from proxy.service import Service, assembled, listener_limits
-from proxy.settings import load_settings
-
-ADMIN_KEY = "admin-key-for-tests"
+from proxy.service import Service
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,6 @@ async def faulty_service(
     settings: dict[str, str] | None = None,
 ) -> AsyncIterator[Faulty]:
     """Instances come in the order of their priority."""
-    environ = {
-        "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
-        "INSTANCE_STATE_FILE": str(folder / "states.json"),
-        "ADMIN_API_KEY": ADMIN_KEY,
-        **(settings or {}),
-    }
     async with AsyncExitStack() as stack:
         upstreams: dict[str, FaultyUpstream] = {}
         configs = {}
@@ -90,24 +80,10 @@ async def faulty_service(
                 "supported_models": ["gpt-4o"],
                 **instance.fields,
             }
-        (folder / "configs.json").write_text(json.dumps(configs))
-        loaded = load_settings(environ)
-        service = await stack.enter_async_context(assembled(loaded))
-        serving = await stack.enter_async_context(trio.open_nursery())
-        urls = await serving.start(
-            partial(
-                serve,
-                service.exchange,
-                service.load_app,
-                host="127.0.0.1",
-                port=0,
-                limits=listener_limits(loaded),
-                on_start=service.listening.start,
-            )
-        )
-        async with httpx.AsyncClient(base_url=urls[0], timeout=30) as http:
-            yield Faulty(urls[0], http, service, upstreams)
-        serving.cancel_scope.cancel()
+        configure(folder, configs)
+        service, url = await stack.enter_async_context(served(folder, settings))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            yield Faulty(url, http, service, upstreams)
 
 
 def chat_request(*headers: str, **fields: Any) -> bytes:

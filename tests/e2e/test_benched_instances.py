@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from faulty_service import ADMIN_KEY, Faulty, Instance, faulty_service
+from faulty_service import Faulty, Instance, faulty_service
 from faulty_upstream import answer, serving
+from served import ADMIN_KEY
 
 LIMIT_S = 10
 NO_DEPLOYMENT = {

@@ -12,15 +12,9 @@ import httpx
 import openai
 import pytest
 import trio
-from conftest import ADMIN_KEY, CLIENT_KEY, MODELS, Listener, Running, Start, listen
 from openai import AsyncAzureOpenAI, AsyncOpenAI
-
-from proxy.service import assembled
-from proxy.settings import load_settings
-from proxy.simulator.demo import simulated_resource
-from proxy.simulator.deployment import INSTANT
-from proxy.simulator.resource import DEFAULT_KEY
-from proxy.simulator.serving import serve_resource
+from served import ADMIN_KEY, Listener, configure, served
+from simulated_service import CLIENT_KEY, Running, Start, simulated_instances
 
 pytestmark = [
     # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).
@@ -131,35 +125,13 @@ async def test_files_and_batches(start: Start) -> None:
 async def twice(folder: Path, listener: Listener) -> AsyncIterator[Any]:
     """Two resources that outlive the services in front of them; each service is new."""
     async with trio.open_nursery() as nursery:
-        configs = {}
-        for number in range(2):
-            resource = simulated_resource(
-                f"r{number}", MODELS, tpm=10**6, latency=INSTANT, seed=number
-            )
-            configs[resource.name] = {
-                "api_key": DEFAULT_KEY,
-                "api_base": await nursery.start(serve_resource, resource, "127.0.0.1", 0),
-                "api_version": "2025-04-01-preview",
-                "priority": number,
-                "max_tpm": 10**6,
-                "supported_models": list(MODELS),
-            }
-        (folder / "configs.json").write_text(json.dumps(configs))
+        _, configs = await simulated_instances(nursery, 10**6, 10**6)
+        configure(folder, configs)
 
         @asynccontextmanager
         async def service() -> AsyncIterator[Running]:
-            environ = {
-                "INSTANCE_CONFIG_FILE": str(folder / "configs.json"),
-                "INSTANCE_STATE_FILE": str(folder / "states.json"),
-                "ADMIN_API_KEY": ADMIN_KEY,
-                "PROXY_API_KEYS": CLIENT_KEY,
-            }
-            async with (
-                assembled(load_settings(environ)) as assembly,
-                trio.open_nursery() as serving,
-            ):
-                yield Running(await serving.start(listen, listener, assembly), [])
-                serving.cancel_scope.cancel()
+            async with served(folder, {"PROXY_API_KEYS": CLIENT_KEY}, listener) as (_, url):
+                yield Running(url, [])
 
         yield service
         nursery.cancel_scope.cancel()

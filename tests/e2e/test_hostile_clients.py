@@ -14,8 +14,9 @@ import h2.connection
 import h2.events
 import pytest
 import trio
-from faulty_service import ADMIN_KEY, Faulty, Instance, chat_request, faulty_service
+from faulty_service import Faulty, Instance, chat_request, faulty_service
 from faulty_upstream import serving, then_hang
+from served import ADMIN_KEY
 
 LIMIT_S = 15
 AZURE = Instance("azure", (serving(),), {"model_deployments": {"gpt-4o": "my deployment"}})

@@ -10,7 +10,8 @@ import openai
 import pytest
 import trio
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
-from simulated_service import ADMIN_KEY, CLIENT_KEY, Running, Start
+from served import ADMIN_KEY
+from simulated_service import CLIENT_KEY, Running, Start
 
 pytestmark = [
     # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).

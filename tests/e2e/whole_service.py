@@ -8,19 +8,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import trio
+from served import configure, served
 
-from proxy.server.limits import Limits
-from proxy.server.run import serve
-from proxy.service import Service, assembled
-from proxy.settings import load_settings
+from proxy.service import Service
 
-ADMIN_KEY = "admin-key-for-tests"
 MODEL = "gpt-4o"
 
 
@@ -121,29 +117,10 @@ def open_descriptors() -> int:
 async def whole_service(
     folder: Path, instances: dict[str, dict[str, Any]], **settings: str
 ) -> AsyncIterator[Whole]:
-    configs = folder / "configs.json"
-    configs.write_text(json.dumps(instances))
-    environ = {
-        "INSTANCE_CONFIG_FILE": str(configs),
-        "INSTANCE_STATE_FILE": str(folder / "states.json"),
-        "ADMIN_API_KEY": ADMIN_KEY,
-        **settings,
-    }
-    async with assembled(load_settings(environ)) as service, trio.open_nursery() as nursery:
-        urls = await nursery.start(
-            partial(
-                serve,
-                service.exchange,
-                service.load_app,
-                host="127.0.0.1",
-                port=0,
-                limits=Limits(),
-                on_start=service.listening.start,
-            )
-        )
-        whole = Whole(service, urls[0])
+    configure(folder, instances)
+    async with served(folder, settings) as (service, url):
+        whole = Whole(service, url)
         try:
             yield whole
         finally:
             whole.close_clients()
-        nursery.cancel_scope.cancel()

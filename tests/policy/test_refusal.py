@@ -40,7 +40,7 @@ def test_the_obstacles_decide_the_answer(obstacles: list[Obstacle], answer: Refu
 
 
 def test_having_failed_everywhere_is_told_apart_from_an_unknown_model() -> None:
-    assert refusal([], excluded=True) == Refused("unavailable", tried_all=True)
+    assert refusal([], excluded=True) == Refused("unavailable")
 
 
 @pytest.mark.parametrize(

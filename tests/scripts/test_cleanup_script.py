@@ -461,7 +461,8 @@ def test_a_link_is_not_followed_and_said(keyed: Path, capsys: pytest.CaptureFixt
 def bare(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs a copy of the scripts with a Python that has nothing but the standard library."""
     if not checkout.exists():
-        shutil.copytree(ROOT / "scripts", checkout / "scripts")
+        for folder in ("scripts", "actors", "proxy"):
+            shutil.copytree(ROOT / folder, checkout / folder)
     return subprocess.run(
         [sys.executable, "-S", checkout / "scripts" / SCRIPT.name, *words],
         env={"PATH": os.environ["PATH"]},

@@ -22,7 +22,7 @@ from fakes import FakeRequest, FakeWriter
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import MockClock, wait_all_tasks_blocked
 from weather import AT_FAULT, CALM, FAULTS, Storm, Weather
-from world import CHAT, EMBEDDINGS, TEXT, Crash, leave, named
+from world import CHAT, EMBEDDINGS, TEXT, Crash, leave, named, trace_router
 
 from actors.errors import ChangeRefused
 from actors.instance import InstanceActor
@@ -179,7 +179,7 @@ class Run:
         )
 
     def _exchange(self, system: RunningSystem, weather: Weather) -> Exchange:
-        self._trace_router(system)
+        trace_router(system, self.trace)
         return Exchange(
             means=Means(system.leases, weather, Allowance(), max_wait_s=10.0),
             models=ModelList(system.administration),
@@ -191,15 +191,6 @@ class Run:
     def _record(self, record: RequestRecord) -> None:
         self.records.append(record)
         self.trace.append((trio.current_time(), record.id, record.status, record.attempts))
-
-    def _trace_router(self, system: RunningSystem) -> None:
-        handle = system.router.handle
-
-        def traced(message: Any, now: float) -> None:
-            self.trace.append((now, "router", *named(message)))
-            handle(message, now)
-
-        system.router.handle = traced  # type: ignore[method-assign]
 
     def _supervisor_type(self) -> type[Supervisor]:
         run = self

@@ -65,8 +65,12 @@ def check_answer(client: Client, record: RequestRecord) -> None:
     assert writer.status == record.status
     if writer.aborted:
         assert record.code == "upstream_interrupted"
+    elif writer.status != 200 and record.code:
+        error = writer.error()
+        assert (bool(error["message"]), error["code"]) == (True, record.code), "it is our own"
     elif writer.status != 200:
-        assert writer.body or record.trail, "our own errors have a text"
+        answered = {attempt.outcome.status for attempt in record.trail}
+        assert writer.status in answered, "it is an upstream's"
     elif client.stream:
         last = writer.body.rstrip().rpartition(b"\n\n")[2]
         whole = last == b"data: [DONE]" or b'"finish_reason":"' in last

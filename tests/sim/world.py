@@ -112,7 +112,7 @@ class World:
         ]
         options = SystemOptions(seed=self._seed, supervisor_type=self._supervisor_type())
         async with running_system(*configs, options=options) as system:
-            self._trace_router(system)
+            trace_router(system, self.trace)
             exchange = Exchange(
                 means=Means(
                     system.leases, SimulatedUpstream(resources), Allowance(), max_wait_s=10.0
@@ -189,15 +189,6 @@ class World:
         reservation = self.reservations[name].get(settle.lease_id)
         if reservation is not None and settle.outcome.reached is False:
             reservation.given_back_at = min(now, reservation.given_back_at)
-
-    def _trace_router(self, system: RunningSystem) -> None:
-        handle = system.router.handle
-
-        def traced(message: Any, now: float) -> None:
-            self.trace.append((now, "router", *named(message)))
-            handle(message, now)
-
-        system.router.handle = traced  # type: ignore[method-assign]
 
     async def _operate(self, system: RunningSystem) -> None:
         """An operator who looks after quarantined instances."""
@@ -277,6 +268,18 @@ async def leave(scope: trio.CancelScope, rng: random.Random) -> None:
         for _ in range(rng.randint(1, 12)):
             await trio.lowlevel.checkpoint()
     scope.cancel()
+
+
+def trace_router(system: RunningSystem, trace: list[Any]) -> None:
+    """Puts (time, "router", message type, lease or instance) of each message that it handles into
+    `trace`."""
+    handle = system.router.handle
+
+    def traced(message: Any, now: float) -> None:
+        trace.append((now, "router", *named(message)))
+        handle(message, now)
+
+    system.router.handle = traced  # type: ignore[method-assign]
 
 
 def named(message: object) -> tuple[str, int | str | None]:
