@@ -89,6 +89,7 @@ class Benches:
         probation = self._probations.setdefault(model, _Probation())
         if probation.probe == lease_id:
             probation.failed()
+        probation.begin_anew()  # whoever was the probe, another bench follows
         bench_s = max(bench_s, probation.least_s)
         _extend(self.limits, model, now + min(bench_s, MAX_BENCH_S))
         if len(self._probations) > MAX_BENCHES:
@@ -147,8 +148,10 @@ class _Probation:
         self.until = LONG_AGO
         self.least_s = 0.0
 
-    def failed(self) -> None:
+    def begin_anew(self) -> None:
         self.probe, self.until = None, LONG_AGO
+
+    def failed(self) -> None:
         self.least_s = min(max(LEAST_S, 2 * self.least_s), DEFAULT_BENCH_S)
 
 

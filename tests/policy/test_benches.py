@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from actors.messages import LeaseId
 from actors.policy.benches import DEFAULT_BENCH_S, LEAST_S, PROBE_S, Benches
+from actors.policy.headroom import Obstacle
 
 MODEL = "gpt-4"
 
@@ -43,6 +44,15 @@ def test_refusals_of_what_was_sent_before_are_no_failed_probe() -> None:
     for number in range(20):
         benches.limit(MODEL, LeaseId(number), 2.0, 0.0)
     assert free_at(benches, 2.0)
+
+
+def test_a_bench_that_begins_while_a_probe_is_out_ends_with_another_one() -> None:
+    benches = Benches()
+    benches.limit(MODEL, LeaseId(1), 2.0, 0.0)
+    benches.granted(MODEL, LeaseId(2), 2.5)  # the probe
+    benches.limit(MODEL, LeaseId(3), 20.0, 2.6)  # of what was sent before
+    benches.granted(MODEL, LeaseId(4), 23.0)
+    assert benches.limited(MODEL, 23.0) == Obstacle("rate_limited", 23.0 + PROBE_S)
 
 
 def test_who_recovers_begins_anew() -> None:
