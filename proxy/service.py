@@ -263,11 +263,12 @@ def _app(
     listening: Listening,
 ) -> QuartTrio:
     # Imported here because the listener does not wait for it: see `proxy.server.late_app`.
-    from proxy.front import http2
+    from proxy.front import http2, websocket
     from proxy.front.app import create_app
     from proxy.front.explain import RouteExplanations
 
     http2.install()
+    websocket.install()
     metrics_key = settings.metrics_api_key
     return create_app(
         administration=system.administration,

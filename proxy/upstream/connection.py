@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 JOIN_BYTES: Final = 65_536
 """Up to this size copying head and body together is cheaper than a second system call."""
+AHEAD_BYTES: Final = 1024 * 1024
+"""How much of an answer's body is taken while its request is still being sent; as much as is kept
+in memory of a large request."""
 
 
 class Owner(Protocol):
@@ -37,17 +40,22 @@ class Connection:
     """Waiting ends in three ways: something arrives, the task is cancelled, or the watch closes
     the connection because `deadline` has passed, which the waiting task sees as a timeout.
 
+    `started`: when the exchange began, on trio's clock, and as much later as the client has been
+    waited for since: its time is not the upstream's.
+
     Whoever gets an exception from here must drop the connection.
     """
 
     __slots__ = (
-        "_link", "_watch", "answer", "closed", "deadline", "expired", "idle", "owner",
+        "_link", "_suspended", "_watch", "answer", "closed", "deadline", "expired", "idle", "owner",
+        "started",
     )  # fmt: skip
 
     def __init__(self, link: Link, owner: Owner, watch: Watch) -> None:
         self.answer = Answer()
         self.owner = owner
         self.deadline = math.inf
+        self.started = 0.0
         self.idle = False
         self.expired = False
         self.closed = False
@@ -75,7 +83,7 @@ class Connection:
         if sent and upload is None:
             await self._read_head()
         else:
-            await self._converse(Upload(self._link, upload))
+            await self._converse(Upload(self._link, upload, self))
 
     def _write(self, head: bytes, body: bytes) -> bool:
         if len(body) <= JOIN_BYTES:
@@ -99,16 +107,23 @@ class Connection:
         self.answer.keep = False
 
     async def _converse(self, upload: Upload) -> None:
-        """Reads the head while `upload` runs; a refusal ends the upload."""
+        """Reads the answer while `upload` runs; the head is there afterwards, and all is sent.
+
+        A refusal ends the upload, as does an answer that is complete or broken: whatever is sent
+        after it can't change it.
+        """
         answer = self.answer
         unanswered: UpstreamFailure | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upload.run, nursery.cancel_scope)
             try:
                 await self._read_head()
+                if answer.status < 300:
+                    with upload.under_way:
+                        await self._read_ahead()
             except UpstreamFailure as error:
                 unanswered = error
-            if unanswered is not None or answer.status >= 300:
+            if unanswered is not None or answer.status >= 300 or answer.complete or answer.failed:
                 nursery.cancel_scope.cancel()
         if upload.body_error is not None:
             raise upload.body_error
@@ -122,6 +137,25 @@ class Connection:
         if upload.complete or unanswered.answered:
             raise unanswered
         raise UpstreamFailure("send", unanswered.kind, unanswered.detail) from unanswered
+
+    async def _read_ahead(self) -> None:
+        """Reads the body up to a bound, for an upstream that writes before it has read all."""
+        answer = self.answer
+        room = AHEAD_BYTES
+        while room > 0 and not answer.complete and answer.failed is None:
+            room -= await self._receive("body")
+
+    def suspend(self) -> None:
+        """The client is waited for: until `resume` nothing expires. Never blocks."""
+        self._suspended = (trio.current_time(), self.deadline)
+        self.deadline = math.inf
+
+    def resume(self) -> None:
+        """`deadline` and `started` are as much later as that took. Never blocks."""
+        since, deadline = self._suspended
+        waited_s = trio.current_time() - since
+        self.started += waited_s
+        self._watch.set_deadline(self, deadline + waited_s)
 
     async def read_piece(self, silence_s: float, ends_at: float) -> bytes:
         """The next piece of the body; b"" once it is complete.
@@ -142,7 +176,8 @@ class Connection:
                 self.deadline = math.inf
                 return data
 
-    async def _receive(self, phase: Phase) -> None:
+    async def _receive(self, phase: Phase) -> int:
+        """Passes on what arrives; how many bytes that was."""
         try:
             data = await self._link.receive()
         except (OSError, trio.ClosedResourceError) as error:
@@ -151,6 +186,7 @@ class Connection:
             self.answer.feed(data)
         else:
             self.answer.end()
+        return len(data)
 
     def _failure(self, phase: Phase, error: Exception) -> UpstreamFailure:
         answered = self.answer.started

@@ -112,12 +112,14 @@ class OriginPool:
             except UpstreamFailure as stale:
                 if stale.answered or stale.kind != "reset":
                     raise
+                now = connection.started
         connection = await self._open(now + request.timeout_s)
         return await self._exchange(connection, request, head, now)
 
     async def _exchange(
         self, connection: Connection, request: Request, head: bytes, started: float
     ) -> Response:
+        connection.started = started
         self._watch.set_deadline(connection, started + request.timeout_s)
         try:
             await connection.request(request.method, head, request.body)
@@ -126,9 +128,8 @@ class OriginPool:
             raise
         connection.deadline = math.inf
         whole_s = request.whole_s
-        return Response(
-            connection, request.silence_s, math.inf if whole_s is None else started + whole_s
-        )
+        ends_at = math.inf if whole_s is None else connection.started + whole_s
+        return Response(connection, request.silence_s, ends_at)
 
     def _take_idle(self, now: float) -> Connection | None:
         while self._idle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -14,20 +14,34 @@ if TYPE_CHECKING:
     from proxy.upstream.link import Link
 
 
+class Clock(Protocol):
+    """What bounds the time that the upstream may take."""
+
+    def suspend(self) -> None:
+        """From now on it is the client that is waited for. Never blocks."""
+        ...
+
+    def resume(self) -> None:
+        """The upstream's time goes on where it was suspended. Never blocks."""
+        ...
+
+
 class Upload:
     """After `run` has ended, `complete` says whether everything was sent; `body_error` is what
     went wrong with the body itself. Neither holds when the connection broke or the upload was
-    cancelled.
+    cancelled. `under_way` is cancelled when `run` ends.
     """
 
-    __slots__ = ("_body", "_link", "body_error", "complete")
+    __slots__ = ("_body", "_clock", "_link", "body_error", "complete", "under_way")
 
-    def __init__(self, link: Link, body: UploadBody | None) -> None:
+    def __init__(self, link: Link, body: UploadBody | None, clock: Clock) -> None:
         """`body`: what follows what has been written to `link` already, if anything."""
         self._link = link
         self._body = body
+        self._clock = clock
         self.complete = False
         self.body_error: Exception | None = None
+        self.under_way = trio.CancelScope()
 
     async def run(self, exchange: trio.CancelScope) -> None:
         """Sends everything, at the pace of both sides. Cancels `exchange` on a `body_error`:
@@ -42,10 +56,11 @@ class Upload:
             except _BodyFailed as failed:
                 self.body_error = failed.error
                 exchange.cancel()
+        self.under_way.cancel()
 
     async def _send(self, body: UploadBody) -> None:
         left = body.length
-        while piece := await _read(body):
+        while piece := await self._read(body):
             if left is None:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             else:
@@ -53,10 +68,20 @@ class Upload:
                 if left < 0:
                     break
             await self._write(piece)
+            self.complete = left == 0
         if left is None:
             await self._write(b"0\r\n\r\n")
         elif left != 0:
             raise _BodyFailed(UpstreamFailure("send", "other", "the body has not its length"))
+
+    async def _read(self, body: UploadBody) -> bytes:
+        self._clock.suspend()
+        try:
+            return await body.read_chunk()
+        except Exception as error:
+            raise _BodyFailed(error) from error
+        finally:
+            self._clock.resume()
 
     async def _write(self, data: bytes) -> None:
         if not self._link.write(data):
@@ -69,10 +94,3 @@ class _BodyFailed(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
-
-
-async def _read(body: UploadBody) -> bytes:
-    try:
-        return await body.read_chunk()
-    except Exception as error:
-        raise _BodyFailed(error) from error

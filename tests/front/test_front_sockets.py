@@ -15,19 +15,21 @@ import pytest
 import trio
 from front_fakes import KEY, ScriptedExchange, answer_ok, config, front, read_all
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hypercorn.config import Config
 from hypercorn.trio import serve
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.front import asgi
-from proxy.front.http2 import install
+from proxy.front import asgi, websocket
+from proxy.front import http2 as http2_repairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from proxy.exchange.ports import RequestReader, ResponseWriter
 
-install()
+http2_repairs.install()
+websocket.install()
 
 
 class Site:
@@ -96,6 +98,13 @@ async def stream_then_wait(reader: RequestReader, writer: ResponseWriter) -> Non
     await writer.start(200, [(b"content-type", b"text/event-stream")])
     await writer.write(b"data: first\n\n")
     await trio.sleep_forever()
+
+
+async def stream_endlessly(reader: RequestReader, writer: ResponseWriter) -> None:
+    await read_all(reader)
+    await writer.start(200, [(b"content-type", b"text/event-stream")])
+    while True:
+        await writer.write(b"data: next\n\n")
 
 
 async def stream_then_abort(reader: RequestReader, writer: ResponseWriter) -> None:
@@ -350,6 +359,32 @@ async def test_a_websocket_is_turned_away(path: bytes, caplog: pytest.LogCapture
     assert not caplog.records
 
 
+HANDSHAKE = (
+    b"GET /v1/realtime HTTP/1.%d\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: %d\r\n%b\r\n"
+)
+WS_KEY = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HANDSHAKE % (1, 13, b""),
+        HANDSHAKE % (1, 12, WS_KEY),
+        HANDSHAKE % (0, 13, WS_KEY),
+        HANDSHAKE % (1, 13, WS_KEY),
+        HANDSHAKE % (1, 13, WS_KEY) + b"\x81\x00",
+    ],
+    ids=["no key", "version 12", "HTTP/1.0", "well-formed", "a message too early"],
+)
+async def test_a_websocket_that_is_turned_away_does_not_stay_open(sent: bytes) -> None:
+    async with front_end() as site:
+        stream = await site.connect()
+        await stream.send_all(sent)
+        with trio.fail_after(5):
+            assert (await read_to_end(stream)).startswith(b"HTTP/1.1 4")
+
+
 # --- HTTP/2
 
 
@@ -362,19 +397,26 @@ class Http2Client:
         self.http.initiate_connection()
 
     def get(self, path: str) -> int:
-        return self._request("GET", path, end=True)
+        return self.request("GET", path, end=True)
 
     def post(self, *, end: bool, path: str = "/v1/x") -> int:
-        return self._request("POST", path, end=end)
+        return self.request("POST", path, end=end)
 
-    def _request(self, method: str, path: str, *, end: bool) -> int:
+    def request(self, method: str, path: str, *more: tuple[str, str], end: bool) -> int:
         number = self.http.get_next_available_stream_id()
         fields = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "h")]
+        fields += more
         self.http.send_headers(number, fields, end_stream=end)
         return number
 
     async def flush(self) -> None:
         await self.stream.send_all(self.http.data_to_send())
+
+    async def ended(self) -> None:
+        """The server has ended the connection."""
+        await self.flush()
+        while chunk := await self.stream.receive_some():
+            self.http.receive_data(chunk)
 
     async def events_until(self, kind: type[h2.events.Event], number: int) -> list[Any]:
         """All events up to the first of `kind` on stream `number`."""
@@ -492,6 +534,77 @@ async def test_an_http2_client_that_reads_slowly_slows_the_exchange() -> None:
             await wait_all_tasks_blocked(0.05)
             assert 0 < written[0] < 10
         assert await site.exchange.wait_ended() == ["cancelled"]
+
+
+@pytest.mark.parametrize("script", ["large answer", "small answer", "stream"])
+async def test_an_http2_client_that_takes_nothing_is_given_up(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2_repairs, "STALL_S", 0.1)
+    scripts = {
+        "large answer": partial(write_a_lot, written=[0]),
+        "small answer": answer_ok,
+        "stream": stream_endlessly,
+    }
+    async with front_end(scripts[script]) as site, http2(site) as client:
+        client.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        events = await client.events_until(h2.events.StreamReset, client.post(end=True))
+        assert status(events) == b"200"
+        await site.exchange.wait_ended()
+        client.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
+        again = client.get("/healthz")  # the connection is as good as before
+        assert status(await client.events_until(h2.events.StreamEnded, again)) == b"200"
+
+
+async def test_an_http2_client_that_takes_little_at_a_time_gets_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2_repairs, "STALL_S", 0.2)
+
+    async def script(reader: RequestReader, writer: ResponseWriter) -> None:
+        await writer.respond(200, [], b"x" * 100)
+
+    async with front_end(script) as site, http2(site) as client:
+        client.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        number = client.post(end=True)
+        await client.events_until(h2.events.ResponseReceived, number)
+        for _ in range(4):
+            await trio.sleep(0.1)  # less than `STALL_S`, together more
+            client.http.increment_flow_control_window(25, number)
+            await client.flush()
+        assert content(await client.events_until(h2.events.StreamEnded, number)) == b"x" * 100
+
+
+async def test_a_pause_of_the_upstreams_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_repairs, "STALL_S", 0.05)
+
+    async def script(reader: RequestReader, writer: ResponseWriter) -> None:
+        await read_all(reader)
+        await writer.start(200, [])
+        for _ in range(2):
+            await writer.write(b"x" * 40_000)  # more than is buffered
+            await trio.sleep(0.1)
+        await writer.finish()
+
+    async with front_end(script) as site, http2(site) as client:
+        events = await client.events_until(h2.events.StreamEnded, client.post(end=True))
+        assert content(events) == b"x" * 80_000
+
+
+@pytest.mark.parametrize("what", ["reset", "malformed websocket", "nothing"])
+async def test_an_http2_connection_on_which_nothing_goes_on_ends(what: str) -> None:
+    async with front_end(stream_then_wait, keep_alive_s=0.1) as site, http2(site) as client:
+        if what == "reset":
+            number = client.post(end=True)
+            await client.events_until(h2.events.DataReceived, number)
+            client.http.reset_stream(number)
+        elif what == "malformed websocket":
+            protocol = (":protocol", "websocket")
+            number = client.request("CONNECT", "/v1/realtime", protocol, end=False)
+            events = await client.events_until(h2.events.StreamEnded, number)
+            assert status(events) == b"400"
+        with trio.fail_after(5):
+            await client.ended()
 
 
 @pytest.mark.parametrize("path", ["/v1/x", "/admin/instances", "/nowhere"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Upload:
-    """A body in pieces; `before` runs before each piece."""
+    """A body in pieces. `gates` and `pauses_s` hold it up: when how many pieces are left."""
 
     def __init__(self, *pieces: bytes | Exception, length: int | None = None) -> None:
         self.pieces = pieces
@@ -32,13 +32,14 @@ class Upload:
         self.rewound = 0
         self.left: list[bytes | Exception] = []
         self.gates: dict[int, trio.Event] = {}
+        self.pauses_s: dict[int, float] = {}
 
     def rewind(self) -> None:
         self.rewound += 1
         self.left = list(self.pieces)
 
     async def read_chunk(self) -> bytes:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.pauses_s.get(len(self.left), 0))
         gate = self.gates.get(len(self.left))
         if gate is not None:
             await gate.wait()
@@ -48,6 +49,12 @@ class Upload:
         if isinstance(piece, Exception):
             raise piece
         return piece
+
+
+def slow_upload(pause_s: float) -> Upload:
+    body = Upload(b"abc", b"def", length=6)
+    body.pauses_s[1] = pause_s
+    return body
 
 
 # One request
@@ -219,7 +226,8 @@ async def test_a_stale_connection_costs_the_request_nothing(body: Any, how: str)
         if how == "broken pipe":
             stale.write_error = BrokenPipeError(32, "Broken pipe")
         assert await exchange(upstream, request(body=body)) == b"ok"
-        assert counts(upstream) == PoolStatistics(idle=1, opened=2, reused=1, closed=1)
+        early = not isinstance(body, bytes)  # answered before it is sent: not kept
+        assert counts(upstream) == PoolStatistics(not early, opened=2, reused=1, closed=1 + early)
         assert dialer.links[1].sent.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
         if isinstance(body, bytes):
             assert dialer.links[1].sent.endswith(body)
@@ -330,12 +338,16 @@ async def test_each_silence_in_a_body_has_its_own_time(autojump_clock: MockClock
             await response.read_chunk()
 
 
+def head_of(kind: str) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head.encode()
+
+
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
 async def test_a_body_has_its_time_as_a_whole_unless_it_is_an_event_stream(
     autojump_clock: MockClock, kind: str
 ) -> None:
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
-    dialer = MemoryDialer([head.encode()])
+    dialer = MemoryDialer([head_of(kind)])
     async with pools(dialer) as upstream, trio.open_nursery() as nursery:
         start = trio.current_time()
         response = await upstream.send(request(silence_s=10, whole_s=30))
@@ -465,21 +477,73 @@ async def test_an_early_refusal_ends_the_upload(kind: str) -> None:
         assert counts(upstream) == PoolStatistics(opened=1, closed=1)
 
 
-async def test_an_early_success_waits_for_the_upload() -> None:
-    body = Upload(b"abc", b"def")
-    gate = body.gates[1] = trio.Event()
-    async with pools(dialer := MemoryDialer([ANSWER])) as upstream:
-        async with trio.open_nursery() as nursery:
+@pytest.mark.parametrize("kind", ["stuck network", "stuck client"])
+async def test_an_early_answer_that_is_complete_ends_the_upload(
+    autojump_clock: MockClock, kind: str
+) -> None:
+    dialer = MemoryDialer([ANSWER[:-1], ANSWER[-1:]])
+    body: bytes | Upload = b"x" * 100_000
+    if kind == "stuck network":
+        dialer.window = 1000
+    else:
+        body = slow_upload(100)
+    async with pools(dialer) as upstream:
+        assert await exchange(upstream, request(body=body)) == b"ok"
+        assert trio.current_time() == 0
+        assert counts(upstream) == PoolStatistics(opened=1, closed=1)
 
-            async def open_gate() -> None:
-                await trio.testing.wait_all_tasks_blocked()
-                gate.set()
 
-            nursery.start_soon(open_gate)
-            response = await upstream.send(request(body=body))
-        assert await read(response) == b"ok"
-        assert dialer.links[0].sent.endswith(b"3\r\ndef\r\n0\r\n\r\n")
+async def test_an_early_answer_that_goes_on_waits_for_the_upload(
+    autojump_clock: MockClock,
+) -> None:
+    """An upstream may answer while it reads; what it says meanwhile is taken."""
+    async with pools(dialer := MemoryDialer([head_of_stream(), chunk(b"early")])) as upstream:
+        response = await upstream.send(request(body=slow_upload(1)))
+        link = dialer.links[0]
+        assert link.sent.endswith(b"abcdef")
+        link.deliver(chunk(b", late"), b"0\r\n\r\n")
+        assert await read(response) == b"early, late"
         assert counts(upstream).idle == 1
+
+
+async def test_an_upstream_that_writes_before_it_reads_is_read_up_to_a_bound(
+    autojump_clock: MockClock,
+) -> None:
+    dialer = MemoryDialer([head_of_stream()])
+    dialer.window = 1000
+    piece = chunk(b"x" * 60_000)
+    for pieces, in_time in ((15, True), (50, False)):
+        async with pools(dialer) as upstream, trio.open_nursery() as nursery:
+
+            async def write_then_read(link_number: int, pieces: int) -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                link = dialer.links[link_number]
+                link.deliver(*[piece] * pieces)
+                await trio.sleep(1)
+                if not link.readable():
+                    link.widen(float("inf"))
+                    link.deliver(b"0\r\n\r\n")
+
+            nursery.start_soon(write_then_read, len(dialer.links), pieces)
+            made = request(body=b"y" * 100_000, timeout_s=30)
+            if in_time:
+                assert len(await exchange(upstream, made)) == 60_000 * pieces
+            else:
+                with pytest.raises(UpstreamFailure, match="not sent in time") as caught:
+                    await upstream.send(made)
+                assert caught.value.answered
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ending", [b"", ConnectionResetError(104, "reset"), b"zzz\r\n"])
+async def test_an_early_answer_that_is_cut_is_never_complete(
+    autojump_clock: MockClock, ending: Any
+) -> None:
+    async with pools(MemoryDialer([head_of_stream(), chunk(b"part"), ending])) as upstream:
+        with pytest.raises(UpstreamFailure) as caught:
+            await exchange(upstream, request(body=slow_upload(100)))
+        assert (caught.value.phase, caught.value.answered) == ("body", True)
+        assert counts(upstream) == PoolStatistics(opened=1, closed=1)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -530,21 +594,68 @@ async def test_time_runs_out_while_sending(autojump_clock: MockClock) -> None:
 async def test_time_runs_out_for_an_upload_that_is_answered_but_never_ends(
     autojump_clock: MockClock,
 ) -> None:
-    body = Upload(b"abc", b"def")
-    gate = body.gates[1] = trio.Event()
-    async with pools(MemoryDialer([head_of_stream()])) as upstream:
-        async with trio.open_nursery() as nursery:
-
-            async def open_gate() -> None:
-                await trio.sleep(60)
-                gate.set()
-
-            nursery.start_soon(open_gate)
-            with pytest.raises(UpstreamFailure) as caught:
-                await upstream.send(request(body=body, timeout_s=30))
+    dialer = MemoryDialer([head_of_stream()])
+    dialer.window = 1000
+    async with pools(dialer) as upstream:
+        with pytest.raises(UpstreamFailure) as caught:
+            await upstream.send(request(body=b"x" * 100_000, timeout_s=30))
         assert (caught.value.phase, caught.value.kind) == ("send", "timeout")
         assert caught.value.answered
         assert counts(upstream) == PoolStatistics(opened=1, closed=1)
+
+
+async def test_waiting_for_the_clients_bytes_is_no_time_of_the_upstreams(
+    autojump_clock: MockClock,
+) -> None:
+    async with pools(dialer := MemoryDialer()) as upstream, trio.open_nursery() as nursery:
+
+        async def answer_slowly() -> None:
+            await trio.sleep(100 + 20)
+            dialer.links[0].deliver(head_of("application/json"))
+            await trio.sleep(5)
+            dialer.links[0].deliver(chunk(b"ok"), b"0\r\n\r\n")
+
+        nursery.start_soon(answer_slowly)
+        made = request(body=slow_upload(100), timeout_s=30, whole_s=30)
+        assert await exchange(upstream, made) == b"ok"
+
+
+@pytest.mark.parametrize("phase", ["head", "body"])
+async def test_what_the_upstream_takes_after_a_slow_client_is_its_own_time(
+    autojump_clock: MockClock, phase: str
+) -> None:
+    async with pools(dialer := MemoryDialer()) as upstream, trio.open_nursery() as nursery:
+
+        async def begin_to_answer() -> None:
+            await trio.sleep(110)
+            dialer.links[0].deliver(head_of("application/json"))
+
+        if phase == "body":
+            nursery.start_soon(begin_to_answer)
+        made = request(body=slow_upload(100), timeout_s=30, silence_s=60, whole_s=30)
+        with pytest.raises(UpstreamFailure) as caught:
+            await exchange(upstream, made)
+        assert (caught.value.phase, caught.value.kind) == (phase, "timeout")
+        assert trio.current_time() == pytest.approx(130, abs=0.1)
+
+
+async def test_a_stale_connection_under_a_slow_client_costs_the_request_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    dialer = MemoryDialer([ANSWER], [])
+    async with pools(dialer) as upstream, trio.open_nursery() as nursery:
+        await exchange(upstream)
+        dialer.delay_s = 1.0
+
+        async def go_stale() -> None:
+            await trio.sleep(100)
+            dialer.answers = ([ANSWER],)
+            dialer.links[0].fail()
+
+        nursery.start_soon(go_stale)
+        body = slow_upload(99)
+        assert await exchange(upstream, request(body=body, timeout_s=30)) == b"ok"
+        assert (body.rewound, len(dialer.links)) == (2, 2)
 
 
 # Instances
