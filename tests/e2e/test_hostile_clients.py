@@ -164,7 +164,7 @@ SMUGGLED = {
     "two codings": post(b"transfer-encoding: gzip, chunked", body=b"0\r\n\r\n" + HIDDEN),
     "chunked twice": post(CHUNKED, CHUNKED, body=b"0\r\n\r\n" + HIDDEN),
     "an unknown coding": post(b"transfer-encoding: xchunked", body=b"0\r\n\r\n" + HIDDEN),
-    "a coding behind a tab": post(b"transfer-encoding:\x0bchunked", body=b"0\r\n\r\n" + HIDDEN),
+    "behind a vertical tab": post(b"transfer-encoding:\x0bchunked", body=b"0\r\n\r\n" + HIDDEN),
     "chunks in HTTP/1.0": post(CHUNKED, body=b"0\r\n\r\n").replace(b"1.1", b"1.0", 1),
     "bare LF": post(LENGTH).replace(b"\r\n", b"\n") + HIDDEN,
     "bare CR": post(b"x: y\rcontent-length: 4", LENGTH) + HIDDEN,
@@ -183,6 +183,27 @@ async def test_what_could_be_read_in_two_ways_is_not_read(tmp_path: Path) -> Non
         for name, sent in SMUGGLED.items():
             status, error = refusal(await told(running, sent))
             assert (status, error["type"]) == (400, "invalid_request_error"), name
+
+
+async def test_a_tab_before_a_value_is_white_space_like_any(tmp_path: Path) -> None:
+    async with service(tmp_path, expected=2) as running:
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+        sent = post(b"transfer-encoding:\tchunked", b"connection: close", body=chunks)
+        assert (await told(running, sent)).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("chunks", [b"2 \r\n{}\r\n0\r\n\r\n", b"2\n{}\r\n0\r\n\r\n"])
+async def test_nothing_hides_behind_what_the_admin_apis_parser_reads(
+    chunks: bytes, tmp_path: Path
+) -> None:
+    async with service(tmp_path, request_timeout_seconds=0.3) as running:
+        key = b"x-admin-api-key: " + ADMIN_KEY.encode()
+        json_ = b"content-type: application/json"
+        sent = post(CHUNKED, key, json_, body=chunks + HIDDEN, path=b"/admin/instances")
+        received = await told(running, sent)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert int(received.split()[1]) in (400, 422)
+        assert b"connection: close" in received
 
 
 async def test_pipelined_requests_are_answered_in_their_order(tmp_path: Path) -> None:
