@@ -121,6 +121,21 @@ async def test_a_request_that_is_too_large(
         assert names in error["message"]
 
 
+async def test_the_limit_of_headers_is_the_same_in_http2(tmp_path: Path) -> None:
+    async with service(tmp_path, expected=2, max_header_bytes=1024) as running:
+        assert await say_in_http2(running, {"x-small": "x" * 200}) == "200"
+        assert await say_in_http2(running, {"x-large": "x" * 2000}) is None
+    async with service(tmp_path, expected=2, max_header_bytes=200_000) as running:
+        large = {f"x-{number}": "x" * 10_000 for number in range(8)}
+        assert await say_in_http2(running, large) == "200"
+
+
+async def test_a_large_head_for_a_page_is_taken_as_any_other(tmp_path: Path) -> None:
+    async with service(tmp_path, max_header_bytes=200_000) as running:
+        page = await running.http.get("/healthz", headers={"x-large": "x" * 100_000})
+        assert page.status_code == 200
+
+
 async def test_too_many_requests_at_once(tmp_path: Path) -> None:
     slow = Instance("one", (then_hang(), serving()))
     async with service(tmp_path, slow, expected=2, max_concurrent_requests=1) as running:
@@ -316,7 +331,9 @@ async def test_http2_can_say_more_than_fits_a_line_and_gets_no_further(
         assert served.status_code == 200
 
 
-async def say_in_http2(running: Faulty, fields: dict[str, str]) -> None:
+async def say_in_http2(running: Faulty, fields: dict[str, str]) -> str | None:
+    """The status; None if there is none before the stream or the connection ends."""
+    status = None
     config = h2.config.H2Configuration(
         client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
     )
@@ -336,12 +353,15 @@ async def say_in_http2(running: Faulty, fields: dict[str, str]) -> None:
         await client.send_all(connection.data_to_send())
         while data := await client.receive_some():
             for event in connection.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers)[b":status"].decode()
                 if isinstance(
                     event,
                     h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated,
                 ):
-                    return
+                    return status
             await client.send_all(connection.data_to_send())
+    return status
 
 
 # -- the admin API -----------------------------------------------------------------------------
