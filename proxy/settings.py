@@ -123,7 +123,7 @@ class Settings(BaseModel):
     """Requests in progress, waiting ones included; one more is refused with 503."""
     request_timeout_seconds: Seconds = 60.0
     """How long a client may take to send one request, with a second more for each 16 KiB of body
-    received; then 408. Its headers get ten seconds of that at the most."""
+    received (none for the admin API); then 408. Its headers get ten seconds of that at the most."""
     keep_alive_seconds: Seconds = 75.0
     """How long a client connection may stay open without a request."""
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0

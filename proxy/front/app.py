@@ -41,9 +41,8 @@ logger = logging.getLogger("proxy.front")
 
 DEFAULT_MAX_REQUEST_BYTES = 32 * 1024 * 1024
 DEFAULT_BODY_TIMEOUT_S = 120.0
-"""All waits for a client's body together; 32 MiB at 2.3 Mbit/s."""
+"""Of waiting for a client's body; what has come extends it."""
 
-ADMIN_BODY_TIMEOUT_S = 30
 SEND_TIMEOUT_S = 30
 
 _SAFE_HEADERS = {
@@ -74,13 +73,14 @@ def create_app(
 
     `ready`: whether some instance can serve now; must not block. `leaving`: whether the service
     has begun to stop; must not block, and by default it has not. `earlier_data`: what a migration
-    reads. `metrics_key`: reads the metrics only. `max_request_bytes` and `body_timeout_s` hold
-    for data-plane requests. Errors: `ValueError` for an empty key.
+    reads. `metrics_key`: reads the metrics only. `max_request_bytes`: of the
+    data plane's. `body_timeout_s`: see `BodyReader.read_chunk`; admin requests, whose bodies are
+    small, get it without an extension. Errors: `ValueError` for an empty key.
     """
     app = QuartTrio("proxy", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=admin.MAX_BODY_BYTES,
-        BODY_TIMEOUT=ADMIN_BODY_TIMEOUT_S,
+        BODY_TIMEOUT=body_timeout_s,
         RESPONSE_TIMEOUT=SEND_TIMEOUT_S,
         PROPAGATE_EXCEPTIONS=False,
     )

@@ -16,6 +16,7 @@ import trio
 from proxy.errors import BodyTooLarge, ProxyError, RequestTimeout
 from proxy.exchange.headers import HOP_BY_HOP
 from proxy.exchange.request_id import request_id
+from proxy.server.limits import BODY_BYTES_PER_S
 
 if TYPE_CHECKING:
     from hypercorn.typing import (
@@ -150,7 +151,8 @@ class BodyReader:
 
     async def read_chunk(self) -> bytes:
         """As `RequestReader.read_chunk`. The time limit counts the waits for the client only,
-        all of them together: a body read slowly on our side is not the client's fault."""
+        all of them together: a body read slowly on our side is not the client's fault. What has
+        come extends it, as under the listener's own engine."""
         if self._left_bytes < 0:
             raise BodyTooLarge(self._limit_bytes)
         began = trio.current_time()
@@ -161,7 +163,7 @@ class BodyReader:
                 return b""
         if waiting.cancelled_caught:
             raise RequestTimeout(self._body_timeout_s)
-        self._patience_s -= trio.current_time() - began
+        self._patience_s += len(chunk) / BODY_BYTES_PER_S - (trio.current_time() - began)
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0:
             raise BodyTooLarge(self._limit_bytes)

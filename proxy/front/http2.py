@@ -1,4 +1,4 @@
-"""HTTP/2 under Hypercorn 0.18, with six repairs. Each is shown by a test over real sockets.
+"""HTTP/2 under Hypercorn 0.18, with seven repairs. Each is shown by a test over real sockets.
 
 - Data that arrives after the answer to its request is ignored. Hypercorn looks such a stream up
   in a table that no longer has it, and the exception ends the connection with everything on it;
@@ -6,6 +6,8 @@
 - The client is then told to stop sending (RFC 9113 section 8.1: RST_STREAM with NO_ERROR).
 - An answer that the application gave up in the middle is reset. Hypercorn forgets the stream
   without a word, and the client waits for ever.
+- Headers larger than `h2_max_header_list_size` are refused. Hypercorn only tells the client of it,
+  and h2 goes by its own 64 KiB.
 - A client that takes nothing holds the application back. Hypercorn takes an attempt to send that
   found no room for a sign that there is room, and buffers without limit.
 - Nor does it hold the application for ever: after `STALL_S` its stream is reset.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypercorn.protocol
 import hypercorn.protocol.h2
@@ -61,6 +63,10 @@ class Stalled(Exception):
 
 
 class Http2(H2Protocol):
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.connection.decoder.max_header_list_size = self.config.h2_max_header_list_size
+
     async def initiate(
         self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
     ) -> None:

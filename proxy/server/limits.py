@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+BODY_BYTES_PER_S: Final = 16 * 1024
+"""A body that comes as fast as this never runs out of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Limits:
     rule that catches a sender that stops and one that trickles, and lets a large upload over a
     slow line through."""
 
-    body_bytes_per_s: int = 16 * 1024
+    body_bytes_per_s: int = BODY_BYTES_PER_S
 
     keep_alive_s: float = 75.0
     """How long a connection may wait for its first or its next request. Above the 60 s of common

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
 import httpx
 import trio
 from faulty_upstream import FaultyUpstream, Script, faulty_upstream, refused_url
@@ -59,8 +61,10 @@ async def faulty_service(
     folder: Path,
     *instances: Instance,
     settings: dict[str, str] | None = None,
+    http2: bool = False,
 ) -> AsyncIterator[Faulty]:
-    """Instances come in the order of their priority."""
+    """Instances come in the order of their priority. `http2`: what its `http` speaks, so that
+    Hypercorn answers."""
     async with AsyncExitStack() as stack:
         upstreams: dict[str, FaultyUpstream] = {}
         configs = {}
@@ -82,14 +86,29 @@ async def faulty_service(
             }
         configure(folder, configs)
         service, url = await stack.enter_async_context(served(folder, settings))
-        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+        versions = {"http1": not http2, "http2": http2}
+        async with httpx.AsyncClient(base_url=url, timeout=30, **versions) as http:
             yield Faulty(url, http, service, upstreams)
 
 
 def chat_request(*headers: str, **fields: Any) -> bytes:
     """A chat request as it goes over the wire. `headers`: lines beyond those that it needs."""
-    body = json.dumps(
-        {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], **fields}
-    ).encode()
+    body = _chat(fields)
     lines = ["POST /v1/chat/completions HTTP/1.1", "host: proxy", *headers]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+
+
+def http2_chat_request(**fields: Any) -> bytes:
+    """The same in HTTP/2, with all that a new connection begins with. The bodies of answers can be
+    read in what comes back; at most 64 KiB do."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration())
+    connection.initiate_connection()
+    target = {":path": "/v1/chat/completions", ":scheme": "http", ":authority": "proxy"}
+    connection.send_headers(1, [(":method", "POST"), *target.items()])
+    connection.send_data(1, _chat(fields), end_stream=True)
+    return connection.data_to_send()
+
+
+def _chat(fields: dict[str, Any]) -> bytes:
+    document = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return json.dumps(document).encode()

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from faulty_service import Faulty, Instance, chat_request, faulty_service
+from faulty_service import Faulty, Instance, chat_request, faulty_service, http2_chat_request
 from faulty_upstream import Script, Wire, answer, chunk, event, head_of_stream, serving, then_hang
 from trio.testing import wait_all_tasks_blocked
 
+BOTH_WAYS = pytest.mark.parametrize("request_", [chat_request, http2_chat_request])
+"""Through the engine, and through Hypercorn."""
 LIMIT_S = 10
 SOON_S = 1.0
 
@@ -35,6 +37,7 @@ CHAT = {"model": "gpt-4o", "messages": []}
 STARTED = head_of_stream() + chunk(event())
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("script", "stream", "sees"),
     [
@@ -47,13 +50,13 @@ STARTED = head_of_stream() + chunk(event())
     ids=["before the head", "of a stream too", "before the first output", "in the body", "after"],
 )
 async def test_a_client_that_leaves_ends_its_upstream_call(
-    script: Script, stream: bool, sees: bytes, tmp_path: Path
+    script: Script, stream: bool, sees: bytes, request_: Callable[..., bytes], tmp_path: Path
 ) -> None:
     with trio.fail_after(LIMIT_S):
         async with faulty_service(tmp_path, Instance("one", (script, serving()))) as running:
             upstream = running.upstreams["one"]
             client = await running.connect()
-            await client.send_all(chat_request(stream=stream))
+            await client.send_all(request_(stream=stream))
             await upstream.wait_open(1)
             received = b""
             while sees not in received:
@@ -90,7 +93,10 @@ async def test_a_client_that_leaves_while_its_connection_is_made(tmp_path: Path)
             assert upstream.requests == []
 
 
-async def test_a_client_that_leaves_while_it_waits_for_a_lease(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_a_client_that_leaves_while_it_waits_for_a_lease(
+    request_: Callable[..., bytes], tmp_path: Path
+) -> None:
     instance = Instance("one", (serving(),), {"max_tpm": 100})
     with trio.fail_after(LIMIT_S):
         settings = {"MAX_QUEUE_WAIT_SECONDS": "120"}
@@ -98,7 +104,7 @@ async def test_a_client_that_leaves_while_it_waits_for_a_lease(tmp_path: Path) -
             full = await running.http.post("/v1/chat/completions", json=CHAT | {"max_tokens": 80})
             assert full.status_code == 200
             client = await running.connect()
-            await client.send_all(chat_request(max_tokens=80))
+            await client.send_all(request_(max_tokens=80))
             statistics = running.service.system.statistics
             await until(lambda: statistics().waiting)
             with trio.fail_after(SOON_S):

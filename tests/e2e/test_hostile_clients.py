@@ -122,6 +122,21 @@ async def test_a_request_that_is_too_large(
         assert names in error["message"]
 
 
+async def test_the_limit_of_headers_is_the_same_in_http2(tmp_path: Path) -> None:
+    async with service(tmp_path, expected=2, max_header_bytes=1024) as running:
+        assert await say_in_http2(running, {"x-small": "x" * 200}) == "200"
+        assert await say_in_http2(running, {"x-large": "x" * 2000}) is None
+    async with service(tmp_path, expected=2, max_header_bytes=200_000) as running:
+        large = {f"x-{number}": "x" * 10_000 for number in range(8)}
+        assert await say_in_http2(running, large) == "200"
+
+
+async def test_a_large_head_for_a_page_is_taken_as_any_other(tmp_path: Path) -> None:
+    async with service(tmp_path, max_header_bytes=200_000) as running:
+        page = await running.http.get("/healthz", headers={"x-large": "x" * 100_000})
+        assert page.status_code == 200
+
+
 async def test_too_many_requests_at_once(tmp_path: Path) -> None:
     slow = Instance("one", (then_hang(), serving()))
     async with service(tmp_path, slow, expected=2, max_concurrent_requests=1) as running:
@@ -165,7 +180,7 @@ SMUGGLED = {
     "two codings": post(b"transfer-encoding: gzip, chunked", body=b"0\r\n\r\n" + HIDDEN),
     "chunked twice": post(CHUNKED, CHUNKED, body=b"0\r\n\r\n" + HIDDEN),
     "an unknown coding": post(b"transfer-encoding: xchunked", body=b"0\r\n\r\n" + HIDDEN),
-    "a coding behind a tab": post(b"transfer-encoding:\x0bchunked", body=b"0\r\n\r\n" + HIDDEN),
+    "behind a vertical tab": post(b"transfer-encoding:\x0bchunked", body=b"0\r\n\r\n" + HIDDEN),
     "chunks in HTTP/1.0": post(CHUNKED, body=b"0\r\n\r\n").replace(b"1.1", b"1.0", 1),
     "bare LF": post(LENGTH).replace(b"\r\n", b"\n") + HIDDEN,
     "bare CR": post(b"x: y\rcontent-length: 4", LENGTH) + HIDDEN,
@@ -184,6 +199,27 @@ async def test_what_could_be_read_in_two_ways_is_not_read(tmp_path: Path) -> Non
         for name, sent in SMUGGLED.items():
             status, error = refusal(await told(running, sent))
             assert (status, error["type"]) == (400, "invalid_request_error"), name
+
+
+async def test_a_tab_before_a_value_is_white_space_like_any(tmp_path: Path) -> None:
+    async with service(tmp_path, expected=2) as running:
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+        sent = post(b"transfer-encoding:\tchunked", b"connection: close", body=chunks)
+        assert (await told(running, sent)).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("chunks", [b"2 \r\n{}\r\n0\r\n\r\n", b"2\n{}\r\n0\r\n\r\n"])
+async def test_nothing_hides_behind_what_the_admin_apis_parser_reads(
+    chunks: bytes, tmp_path: Path
+) -> None:
+    async with service(tmp_path, request_timeout_seconds=0.3) as running:
+        key = b"x-admin-api-key: " + ADMIN_KEY.encode()
+        json_ = b"content-type: application/json"
+        sent = post(CHUNKED, key, json_, body=chunks + HIDDEN, path=b"/admin/instances")
+        received = await told(running, sent)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert int(received.split()[1]) in (400, 422)
+        assert b"connection: close" in received
 
 
 async def test_pipelined_requests_are_answered_in_their_order(tmp_path: Path) -> None:
@@ -296,7 +332,9 @@ async def test_http2_can_say_more_than_fits_a_line_and_gets_no_further(
         assert served.status_code == 200
 
 
-async def say_in_http2(running: Faulty, fields: dict[str, str]) -> None:
+async def say_in_http2(running: Faulty, fields: dict[str, str]) -> str | None:
+    """The status; None if there is none before the stream or the connection ends."""
+    status = None
     config = h2.config.H2Configuration(
         client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
     )
@@ -316,12 +354,15 @@ async def say_in_http2(running: Faulty, fields: dict[str, str]) -> None:
         await client.send_all(connection.data_to_send())
         while data := await client.receive_some():
             for event in connection.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers)[b":status"].decode()
                 if isinstance(
                     event,
                     h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated,
                 ):
-                    return
+                    return status
             await client.send_all(connection.data_to_send())
+    return status
 
 
 # -- the admin API -----------------------------------------------------------------------------

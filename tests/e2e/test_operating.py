@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import re
 import signal
 import sys
+import weakref
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ import trio
 
 from actors.models import InstanceState
 from actors.store import ConfigStore, StateStore
-from proxy.service import serve_with_stores
+from proxy.service import GC_THRESHOLDS, serve_with_stores
 from proxy.settings import load_settings
 
 if TYPE_CHECKING:
@@ -93,6 +95,26 @@ async def serving(folder: Path, **environ: str) -> AsyncIterator[Operator]:
         async with httpx.AsyncClient(base_url=urls[0], headers=headers) as client:
             yield Operator(client, folder)
         nursery.cancel_scope.cancel()
+
+
+async def test_the_collector_leaves_alone_what_stays_for_good(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    gc.unfreeze()
+    gc.set_threshold(700, 10, 10)
+    gc.disable()  # so that only the service itself can have collected
+    try:
+        cycle = type("Garbage", (), {})()
+        cycle.itself = cycle
+        garbage = weakref.ref(cycle)
+        del cycle
+        async with serving(tmp_path):
+            assert gc.get_threshold() == GC_THRESHOLDS
+            assert gc.get_freeze_count() > 10_000
+            assert garbage() is None, "what is frozen was collected first"
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 async def test_an_edit_is_in_force_after_a_hangup_signal(operator: Operator) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
-from faulty_service import Faulty, Instance, chat_request, faulty_service
+from faulty_service import Faulty, Instance, chat_request, faulty_service, http2_chat_request
 from faulty_upstream import CHAT, Script, Wire, chunk, event, head_of_stream, serving, stream
 from trio.testing import wait_all_tasks_blocked
 from wire_faults import ANSWER, DONE, FAULTS, LARGE_BYTES, NOTHING, STREAM, Fault
@@ -75,8 +76,30 @@ def streamed(body: bytes) -> str:
     return f"{count} event{'s' if count > 1 else ''}, then `{error['code']}`"
 
 
+TELLING = (
+    "reset before the head",
+    "closed after two events",
+    "silence in the body, of a stream before its first output",
+    "one byte per packet",
+    "`content-length` larger than the body",
+    "error event after two events",
+)
+"""Faults in every phase, to be tried through Hypercorn, too; what is done about them is the same
+code."""
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 async def test_what_the_client_sees(fault: Fault, tmp_path: Path) -> None:
+    await see(fault, tmp_path)
+
+
+@pytest.mark.parametrize("name", TELLING)
+async def test_what_a_client_sees_over_http2(name: str, tmp_path: Path) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    await see(fault, tmp_path, http2=True)
+
+
+async def see(fault: Fault, folder: Path, *, http2: bool = False) -> None:
     seen = [NOTHING] * 4
 
     async def try_cell(running: Faulty, number: int) -> None:
@@ -87,7 +110,8 @@ async def test_what_the_client_sees(fault: Fault, tmp_path: Path) -> None:
 
     with trio.fail_after(LIMIT_S):
         settings = {"MAX_QUEUE_WAIT_SECONDS": "1"}
-        async with faulty_service(tmp_path, *instances(fault), settings=settings) as running:
+        tried = instances(fault)
+        async with faulty_service(folder, *tried, settings=settings, http2=http2) as running:
             async with trio.open_nursery() as nursery:
                 for number in range(4):
                     if (fault.plain, fault.stream)[number // 2] is not None:
@@ -103,8 +127,9 @@ def test_before_the_first_output_a_healthy_second_instance_always_helps() -> Non
         assert streamed in (STREAM, NOTHING) or " event" in streamed, fault.name
 
 
+@pytest.mark.parametrize("request_", [chat_request, http2_chat_request])
 async def test_a_client_that_does_not_read_holds_up_its_own_upstream_and_nobody_else(
-    tmp_path: Path,
+    request_: Callable[..., bytes], tmp_path: Path
 ) -> None:
     sent = 0
 
@@ -120,7 +145,7 @@ async def test_a_client_that_does_not_read_holds_up_its_own_upstream_and_nobody_
     with trio.fail_after(LIMIT_S):
         async with faulty_service(tmp_path, instance) as running:
             async with await running.connect() as idle:
-                await idle.send_all(chat_request(stream=True))
+                await idle.send_all(request_(stream=True))
                 seen = -1
                 while seen != sent:  # until nobody can send any more
                     seen = sent

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio.testing
 from front_fakes import KEY, FakeAdministration, config, front
 
 if TYPE_CHECKING:
@@ -45,6 +46,20 @@ async def test_not_ready_any_more_once_the_service_stops() -> None:
         "message": "the service is shutting down",
     }
     assert (await app.test_client().get("/healthz")).status_code == 200, "it need not be restarted"
+
+
+async def test_a_client_that_sends_half_a_change_gets_as_long_as_any(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = front(config(), body_timeout_s=7.0)
+    headers = {**KEY, "Content-Type": "application/json", "Content-Length": "2"}
+    began = trio.current_time()
+    async with app.test_client().request(
+        "/admin/instances", method="POST", headers=headers
+    ) as half:
+        await half.send(b"{")
+        response = await half.as_response()
+    assert (response.status_code, trio.current_time() - began) == (408, 7)
 
 
 @pytest.mark.parametrize("ready", [True, False])

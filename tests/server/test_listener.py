@@ -101,10 +101,25 @@ class Http2Client:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.h2.initiate_connection()
 
-    async def get(self, path: str) -> tuple[str, bytes]:
+    def ask(self, path: str) -> None:
         stream_id = self.h2.get_next_available_stream_id()
         fields = {":method": "GET", ":path": path, ":scheme": "http", ":authority": "x"}
         self.h2.send_headers(stream_id, list(fields.items()), end_stream=True)
+
+    async def get_at_once(self, path: str, count: int) -> None:
+        """So many requests have been answered."""
+        for _ in range(count):
+            self.ask(path)
+        while count:
+            await self.stream.send_all(self.h2.data_to_send())
+            data = await self.stream.receive_some()
+            assert data, "the server ended the connection"
+            events = self.h2.receive_data(bytes(data))
+            assert not any(isinstance(event, h2.events.ConnectionTerminated) for event in events)
+            count -= sum(isinstance(event, h2.events.StreamEnded) for event in events)
+
+    async def get(self, path: str) -> tuple[str, bytes]:
+        self.ask(path)
         status, body = "", b""
         while True:
             await self.stream.send_all(self.h2.data_to_send())
@@ -125,6 +140,21 @@ async def test_http2_with_prior_knowledge():
         assert await client.get("/page") == ("200", b"a page")
         assert await client.get("/nowhere") != ("200", b"a page")
         assert await client.get("/page") == ("200", b"a page"), "on the same connection"
+        await client.stream.aclose()
+
+
+async def test_an_http2_connection_carries_any_number_of_requests():
+    """Hypercorn would end it at a thousand."""
+
+    async def bare(scope, receive, send):
+        assert scope["type"] == "http"  # it needs no lifespan
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with listening(app=bare) as here:
+        client = Http2Client(await here.connect())
+        for _ in range(11):
+            await client.get_at_once("/page", 100)
         await client.stream.aclose()
 
 
