@@ -74,8 +74,18 @@ async def read_call(request: RequestReader, target: Target, allowance: Allowance
     if operation.body == "multipart":
         return await _read_form(request, operation, target.model, allowance)
     body = await _read_all(request)
-    document = _parse(body)
-    model = _model(document.get("model") if target.model is None else target.model)
+    return json_call(operation, target.model, body, _parse(body), allowance)
+
+
+def json_call(
+    operation: Operation,
+    path_model: str | None,
+    body: bytes,
+    document: dict[str, Any],
+    allowance: Allowance,
+) -> Call:
+    """What a JSON request asks for. `path_model`: named by its path. Errors: as `read_call`."""
+    model = _model(document.get("model") if path_model is None else path_model)
     stream = _flag(document, "stream")
     _check_output_limits(document)
     options = document.get("stream_options")
