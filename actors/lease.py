@@ -152,13 +152,13 @@ class Leases:
             raise
         return Lease(answer) if isinstance(answer, Grant) else answer
 
-    async def explain(self, demand: Demand, wait_until: float) -> Explanation:
-        """What would become of this demand; nothing is reserved.
+    async def explain(self, ask: Acquire) -> Explanation:
+        """What would become of `ask`, if it were sent; nothing is reserved.
 
         Errors: `trio.WouldBlock` when the router is too busy, `MailboxClosed`.
         """
         reply: Reply[Explanation] = Reply()
-        self._router.mailbox.offer(Explain(demand, wait_until, reply))
+        self._router.mailbox.offer(Explain(ask, reply))
         return await reply.wait()
 
     def _abandon(self, ask: Acquire) -> None:

@@ -161,8 +161,9 @@ class Withdraw:
 class Judgement(NamedTuple):
     """What the router thinks of one instance for one demand.
 
-    `obstacle`: an `ObstacleReason`, or `model_not_served`; None: it can take it now. `until`: trio
-    time. `order`: its place in the strategy's order this time, None if it is no candidate.
+    `obstacle`: an `ObstacleReason`, `model_not_served` or `bound_elsewhere`; None: it can take it
+    now. `until`: trio time. `order`: its place in the strategy's order this time, None if it is no
+    candidate.
     """
 
     name: str
@@ -188,10 +189,10 @@ class Explanation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explain:
-    """What would become of this demand? Nothing is reserved, sent or remembered."""
+    """What would become of `ask`, if it were sent? Nothing is reserved, sent or remembered, and
+    its own reply stays empty."""
 
-    demand: Demand
-    wait_until: float
+    ask: Acquire
     reply: Reply[Explanation]
 
 

@@ -21,18 +21,16 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
-from actors.mailbox import MailboxClosed, Reply
+from actors.mailbox import MailboxClosed
 from actors.messages import (
     NO_MODEL,
     Acquire,
-    Answer,
     CapacityFreed,
     CountFirst,
     Declined,
     Explain,
     Explanation,
     InstanceRef,
-    LeaseId,
     Refused,
     RosterChanged,
     RouterControl,
@@ -130,7 +128,7 @@ class Router:
             case CapacityFreed(name):
                 self._look_at(name, now)
             case Explain():
-                message.reply.set(self._explain(message, now))
+                message.reply.set(self._explain(message.ask, now))
             case Withdraw(lease_id):
                 self._bookings.release(lease_id)
                 if self._line.leave(lease_id):
@@ -171,9 +169,7 @@ class Router:
         """
         pool = self._pool(ask.demand.model)
         met: dict[str, Obstacle] = {}
-        key, only = ask.affinity, ask.only
-        refs = pool.order(now) if key is None else pool.preferring(key, now)
-        for ref in _avoiding(ask.avoided, refs) if ask.avoided else refs:
+        for ref in self._in_order(ask, pool, now):
             name = ref.config.name
             if not _open_to(ask, name):
                 continue
@@ -190,7 +186,9 @@ class Router:
             met[name] = obstacle
         hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
         if not hopes or now >= ask.wait_until:
-            none_left = bool(pool.candidates) and not met and (only is None or bool(ask.excluded))
+            none_left = (
+                bool(pool.candidates) and not met and (ask.only is None or bool(ask.excluded))
+            )
             self._refuse(ask, refusal(met.values(), excluded=none_left), now)
         elif not ask.demand.exact:  # counting later would cost the place in the line
             ask.reply.set(CountFirst())
@@ -200,6 +198,12 @@ class Router:
             self._hold(ask, hopes, now, waited=waited)
             return False
         return True
+
+    def _in_order(self, ask: Acquire, pool: Pool[InstanceRef], now: float) -> Iterable[InstanceRef]:
+        """The candidates as `ask` has them tried, those that it avoids last."""
+        key = ask.affinity
+        refs = pool.order(now) if key is None else pool.preferring(key, now)
+        return _avoiding(ask.avoided, refs) if ask.avoided else refs
 
     def _obstacle(
         self, ref: InstanceRef, ask: Acquire, now: float, *, waited: bool = False
@@ -284,13 +288,18 @@ class Router:
                 first, first_at = limit, at
         return first, first_at
 
-    def _explain(self, ask: Explain, now: float) -> Explanation:
-        as_asked = Acquire(LeaseId(0), ask.demand, ask.wait_until, Reply[Answer]())
-        order = list(self._pool(ask.demand.model).order(now))
-        met = {ref.config.name: self._obstacle(ref, as_asked, now) for ref in order}
-        _, retry_at = self._turn_of(as_asked, now)
-        outlook = Outlook(ask.wait_until, len(self._line), self._line.full(), retry_at)
-        return explanation(self._instances, order, met, outlook, now)
+    def _explain(self, ask: Acquire, now: float) -> Explanation:
+        if ask.again and not self._promises.due(ask.demand.model, now):
+            ask = ask._replace(again=False)
+        order = [
+            ref
+            for ref in self._in_order(ask, self._pool(ask.demand.model), now)
+            if _open_to(ask, ref.config.name)
+        ]
+        met = {ref.config.name: self._obstacle(ref, ask, now) for ref in order}
+        _, retry_at = self._turn_of(ask, now)
+        outlook = Outlook(len(self._line), self._line.full(), retry_at)
+        return explanation(self._instances, order, met, ask, outlook, now)
 
     def _pool(self, model: str) -> Pool[InstanceRef]:
         pool = self._pools.get(model)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from actors.store import ConfigStore, StateStore
     from proxy.exchange.record import RequestRecord
+    from proxy.front.explain import RouteExplanations
     from proxy.server.connections import ConnectionStatistics
     from proxy.server.server import Server
     from proxy.settings import Settings
@@ -175,13 +176,14 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         means = _means(settings, system, pools, encoder)
         journal_file = JournalFile(journal_path(settings.instance_state_file))
         owners = _owners(journal_file, settings.max_remembered_ids)
+        bound = Bound(means, owners, system.supervisor.configs)
         exchange = Exchange(
             means=means,
             models=ModelList(system.administration),
             keys=ClientKeys(key.get_secret_value() for key in settings.proxy_api_keys),
             max_running=settings.max_concurrent_requests,
             record=Recorded(recent, request_log).add,
-            bound=Bound(means, owners, system.supervisor.configs),
+            bound=bound,
         )
         listening, loop_lag = Listening(), LoopLag()
         sources = Sources(
@@ -193,7 +195,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             unwritten=log.dropped,
         )
         metrics = Exposition((request_metrics, ServiceMetrics(sources), loop_lag))
-        load_app = partial(_app, settings, system, exchange, metrics, means, recent, listening)
+        explanations = partial(_explanations, system, recent, means, bound)
+        load_app = partial(_app, settings, system, exchange, metrics, explanations, listening)
         async with open_service_nursery() as services:
             await services.start(system.run)
             await services.start(watch.run)
@@ -253,19 +256,25 @@ class Recorded(NamedTuple):
         self.log.add(record)
 
 
+def _explanations(
+    system: System, recent: RecentRequests, means: Means, bound: Bound
+) -> RouteExplanations:
+    from proxy.front.explain import RouteExplanations  # with the application: see `_app`
+
+    return RouteExplanations(system.leases, recent, means, system.clock, bound.known)
+
+
 def _app(
     settings: Settings,
     system: System,
     exchange: Exchange,
     metrics: Exposition,
-    means: Means,
-    recent: RecentRequests,
+    explanations: Callable[[], RouteExplanations],
     listening: Listening,
 ) -> QuartTrio:
     # Imported here because the listener does not wait for it: see `proxy.server.late_app`.
     from proxy.front import http2, websocket
     from proxy.front.app import create_app
-    from proxy.front.explain import RouteExplanations
 
     http2.install()
     websocket.install()
@@ -276,7 +285,7 @@ def _app(
         ready=system.supervisor.can_serve,
         leaving=lambda: listening.leaving,
         earlier_data=EarlierData(settings.instance_data_file),
-        explanations=RouteExplanations(system.leases, recent, means, system.clock),
+        explanations=explanations(),
         metrics=metrics,
         admin_key=settings.admin_api_key.get_secret_value(),
         metrics_key=None if metrics_key is None else metrics_key.get_secret_value(),

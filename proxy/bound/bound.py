@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.bound.asking import Asking
 from proxy.bound.carrying import Carrying
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from actors.models import InstanceConfig
+    from proxy.bound.binding import Binding
     from proxy.bound.errand import Errand
     from proxy.bound.ids import Key
     from proxy.bound.owners import Owners
@@ -86,6 +87,11 @@ class Bound:
             self._owners.forget(key)
         elif done and not bound:
             self._owners.remember(key, record.instance)
+
+    def known(self, document: Mapping[str, Any]) -> Binding | None:
+        """To whom a JSON request is bound, as far as that is known without asking anybody.
+        Errors: `ProxyError` as `bind`."""
+        return self._whereabouts.known(named_by(document))
 
     async def bind(
         self, call: Call, patience: Patience, writer: ResponseWriter, record: RequestRecord

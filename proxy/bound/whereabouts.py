@@ -38,22 +38,34 @@ class Whereabouts:
         Errors: `ProxyError` if they are apart, or their owner is not there, or may be among those
         that could not be asked.
         """
-        known = [(key, owner) for key in keys if (owner := self._owners.find(key)) is not None]
+        known = self._owned(keys)
         if not known:
             return await self._found(keys, until)
         key, owner = known[0]
-        configs = self._configs()
-        config = configs.get(owner)
-        if config is None:
+        if owner not in self._configs():
             # Perhaps it has only got another name.
             found = await self._found([key], until, least=1)
-            if found is None:
-                raise removed(key, owner)
-            return found
+            if found is not None:
+                return found
+        return self.known(keys)
+
+    def known(self, keys: Sequence[Key]) -> Binding | None:
+        """As `binding`, without asking anybody."""
+        known, configs = self._owned(keys), self._configs()
+        if not known:
+            return None
+        key, owner = known[0]
+        config = configs.get(owner)
+        if config is None:
+            raise removed(key, owner)
         for other_key, other in known[1:]:
             if other in configs and upstream_of(configs[other]) != upstream_of(config):
                 raise apart(key, owner, other_key, other)
         return _bound(key, config, configs)
+
+    def _owned(self, keys: Sequence[Key]) -> list[tuple[Key, str]]:
+        """Those of `keys` whose owner is remembered, with its name."""
+        return [(key, owner) for key in keys if (owner := self._owners.find(key)) is not None]
 
     def upstreams(self) -> list[frozenset[str]]:
         """The enabled instances, those at one upstream together."""

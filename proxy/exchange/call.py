@@ -16,7 +16,7 @@ from proxy.exchange.headers import header
 from proxy.exchange.multipart import FormField, ModelSearch
 from proxy.exchange.upload import Upload
 from proxy.tokens.bounds import bounds
-from proxy.tokens.output import output_limit
+from proxy.tokens.output import choices, generated, output_limit
 
 if TYPE_CHECKING:
     from proxy.bound.binding import Binding
@@ -42,6 +42,8 @@ class Call:
     body: bytes | Upload
     document: dict[str, Any]
     demand: Demand
+    generated: int = 1
+    """How many answers the upstream makes of it."""
     stream: bool = False
     asks_usage: bool = False
     """The client itself asked for the usage chunk of its stream."""
@@ -53,14 +55,8 @@ class Call:
 
     @property
     def choices(self) -> int:
-        """How many choices its stream has to finish: `n`, and that for each prompt."""
-        n = self.document.get("n")
-        each = n if type(n) is int and n > 0 else 1
-        prompt = self.document.get("prompt")
-        if self.operation.path != "completions" or not isinstance(prompt, list):
-            return each
-        # A list of numbers is one prompt, in tokens.
-        return each * max(1, sum(not isinstance(item, int) for item in prompt))
+        """How many choices its stream has to finish."""
+        return choices(self.operation.estimate, self.document)
 
     def close(self) -> None:
         if isinstance(self.body, Upload):
@@ -78,20 +74,32 @@ async def read_call(request: RequestReader, target: Target, allowance: Allowance
     if operation.body == "multipart":
         return await _read_form(request, operation, target.model, allowance)
     body = await _read_all(request)
-    document = _parse(body)
-    model = _model(document.get("model") if target.model is None else target.model)
+    return json_call(operation, target.model, body, _parse(body), allowance)
+
+
+def json_call(
+    operation: Operation,
+    path_model: str | None,
+    body: bytes,
+    document: dict[str, Any],
+    allowance: Allowance,
+) -> Call:
+    """What a JSON request asks for. `path_model`: named by its path. Errors: as `read_call`."""
+    model = _model(document.get("model") if path_model is None else path_model)
     stream = _flag(document, "stream")
     _check_output_limits(document)
     options = document.get("stream_options")
     low, likely, high = bounds(operation.estimate, document, len(body), model)
-    output = output_limit(operation.estimate, document)
-    output = allowance.expected(model) if output is None else min(output, MAX_OUTPUT_TOKENS)
+    answers = generated(operation.estimate, document)
+    each = output_limit(operation.estimate, document)
+    output = answers * (allowance.expected(model) if each is None else each)
     return Call(
         operation,
         model,
         body,
         document,
-        Demand(model, low, likely, high, output),
+        Demand(model, low, likely, high, min(output, MAX_OUTPUT_TOKENS)),
+        answers,
         stream=stream,
         asks_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 DEFAULT_PRIORITY: Final = 100
 MAX_PRIORITY: Final = 1_000_000
 _SECONDS: Final = re.compile(rb"\d{1,9}(\.\d{1,9})?")
+_SDK_TIMEOUTS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+"""Of the official SDKs for Python, and for JavaScript (in whole seconds, rounded down)."""
 
 
 class Patience(NamedTuple):
@@ -27,7 +29,7 @@ class Patience(NamedTuple):
 
 
 def patience(headers: Headers, max_wait_s: float) -> Patience:
-    """From `x-max-wait-ms`, `x-priority`, and the official SDKs' `x-stainless-read-timeout` and
+    """From `x-max-wait-ms`, `x-priority`, and the official SDKs' timeout and
     `x-stainless-retry-count`.
 
     A client can shorten the wait that the settings allow, not lengthen it. Errors: `BadRequest`
@@ -43,7 +45,7 @@ def patience(headers: Headers, max_wait_s: float) -> Patience:
             if not value.isdigit() or len(value) > 7 or int(value) > MAX_PRIORITY:
                 raise _unreadable("x-priority", value, f"a whole number from 0 to {MAX_PRIORITY}")
             priority = int(value)
-        elif name == b"x-stainless-read-timeout" and _SECONDS.fullmatch(value):
+        elif name in _SDK_TIMEOUTS and _SECONDS.fullmatch(value):
             answer_s = float(value)
         elif name == b"x-stainless-retry-count":
             again = value.isdigit() and value.strip(b"0") != b""

@@ -60,7 +60,7 @@ class Settlement:
             known, complete = self.relay.so_far(call.demand.input_likely).usage, by_counting
         self._close(outcome, None if known is None else known.total, evidence, complete=complete)
         if known is not None and complete:
-            means.allowance.observe(call.model, known.output)
+            means.allowance.observe(call.model, -(-known.output // call.generated))
         if usage is not None:
             self._record.input_tokens, self._record.output_tokens = usage
             means.estimates.observe(call.model, call.demand.input_likely, usage.input)

@@ -192,7 +192,16 @@ async def json_object() -> dict[str, Any]:
 
     Errors: `BadRequest` if it is no JSON, `InvalidChange` if it is JSON but no object.
     """
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    return json_object_in(await body_bytes())
+
+
+async def body_bytes() -> bytes:
+    """The request body as it came."""
+    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
+
+
+def json_object_in(body: bytes) -> dict[str, Any]:
+    """As `json_object`, of a body that has been read."""
     try:
         document = json.loads(
             body.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=_without_repetition

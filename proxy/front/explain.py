@@ -7,33 +7,33 @@ a recent one went; `GET /admin/estimates` how good the estimates were. None hold
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
+from quart import request
 
-from actors.errors import ChangeRefused, InvalidChange
+from actors.errors import ChangeRefused
 from actors.mailbox import MailboxClosed
-from actors.messages import Demand
-from actors.problems import shown, unknown_field
-from proxy.exchange.operations import OPERATIONS
-from proxy.front.admin import failure, json_object
-from proxy.tokens.output import output_limit
+from proxy.front.admin import body_bytes, failure, json_object_in
+from proxy.front.question import Questions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from quart import Blueprint
 
     from actors.clock import WallClock
-    from actors.messages import Explanation
+    from actors.messages import Acquire, Demand, Explanation
+    from proxy.bound.binding import Binding
     from proxy.exchange.attempts import Means
+    from proxy.exchange.call import Call
+    from proxy.exchange.ports import Headers
     from proxy.exchange.record import AttemptRecord, RecentRequests, RequestRecord
     from proxy.front.admin import Answer
-    from proxy.tokens.bounds import EstimateKind
-
-SUMMARY_FIELDS: Final = ("model", "input_tokens", "max_tokens")
 
 
 class Explainer(Protocol):
-    async def explain(self, demand: Demand, wait_until: float) -> Explanation: ...
+    async def explain(self, ask: Acquire) -> Explanation: ...
 
 
 class RouteExplanations:
@@ -45,14 +45,15 @@ class RouteExplanations:
         recent: RecentRequests,
         means: Means,
         clock: WallClock,
+        known: Callable[[Mapping[str, Any]], Binding | None],
     ) -> None:
+        """`known`: see `Questions`."""
         self._explainer = explainer
         self._recent = recent
-        self._allowance = means.allowance
+        self._questions = Questions(means, known)
         self._count = means.count
         self._estimates = means.estimates
         self._clock = clock
-        self._max_wait_s = means.max_wait_s
 
     def add_to(self, api: Blueprint) -> None:
         api.add_url_rule("/route/explain", "explain_route", self.explain, methods=["POST"])
@@ -60,17 +61,20 @@ class RouteExplanations:
         api.add_url_rule("/requests/<identity>", "get_request", self.request, methods=["GET"])
 
     async def explain(self) -> Answer:
-        demand = await self._demand(await json_object())
-        now = trio.current_time()
-        try:
-            found = await self._explainer.explain(demand, now + self._max_wait_s)
-        except (trio.WouldBlock, MailboxClosed):
-            raise ChangeRefused("the router is too busy to explain itself; try again") from None
+        body = await body_bytes()
+        path, now = request.args.get("path"), trio.current_time()
+        question = self._questions.read(path, _headers(), body, json_object_in(body), now)
+        ask, call = question.ask, question.call
+        found = await self._found(ask)
+        if found.answer == "count_first" and call is not None:
+            ask = ask._replace(demand=await self._counted(call, len(body)))
+            found = await self._found(ask)
         return {
-            "model": demand.model,
-            "input_tokens": demand.input_likely,
-            "output_tokens": demand.output,
-            "answer": found.answer,
+            "model": ask.demand.model,
+            "operation": None if call is None else call.operation.path,
+            "input_tokens": ask.demand.input_likely,
+            "output_tokens": ask.demand.output,
+            "answer": question.refused or found.answer,
             "retry_at": self._epoch(found.retry_at),
             "waiting": found.waiting,
             "instances": [
@@ -89,6 +93,18 @@ class RouteExplanations:
             ],
         }, 200
 
+    async def _found(self, ask: Acquire) -> Explanation:
+        try:
+            return await self._explainer.explain(ask)
+        except (trio.WouldBlock, MailboxClosed):
+            raise ChangeRefused("the router is too busy to explain itself; try again") from None
+
+    async def _counted(self, call: Call, body_bytes: int) -> Demand:
+        tokens = await self._count(
+            call.operation.estimate, call.document, call.model, body_bytes=body_bytes
+        )
+        return call.demand._replace(input_low=tokens, input_likely=tokens, input_high=tokens)
+
     async def estimates(self) -> Answer:
         """How the estimates of input tokens compare with what was reported, by model."""
         return {
@@ -103,40 +119,6 @@ class RouteExplanations:
         if record is None:
             return failure(f"no request with the id {identity!r} is remembered"), 404
         return self._told(record), 200
-
-    async def _demand(self, document: dict[str, Any]) -> Demand:
-        model = document.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidChange([("model", f"must be a model's name, not {shown(model)}")])
-        kind = _kind(document)
-        if kind is None:
-            return self._summary(model, document)
-        tokens = await self._count(kind, document, model, body_bytes=len(str(document)))
-        output = output_limit(kind, document)
-        if output is None:
-            output = self._allowance.expected(model)
-        return Demand(model, tokens, tokens, tokens, output)
-
-    def _summary(self, model: str, document: dict[str, Any]) -> Demand:
-        problems = [
-            unknown_field(field, SUMMARY_FIELDS)
-            for field in document
-            if field not in SUMMARY_FIELDS
-        ]
-        numbers: dict[str, int] = {}
-        for field, default in (
-            ("input_tokens", 0),
-            ("max_tokens", self._allowance.expected(model)),
-        ):
-            value = document.get(field, default)
-            if type(value) is not int or not 0 <= value <= 10**9:
-                problems.append((field, f"must be a whole number from 0 on, not {shown(value)}"))
-            else:
-                numbers[field] = value
-        if problems:
-            raise InvalidChange(problems)
-        tokens = numbers["input_tokens"]
-        return Demand(model, tokens, tokens, tokens, numbers["max_tokens"])
 
     def _epoch(self, at: float | None) -> float | None:
         return None if at is None else round(self._clock.epoch(at), 3)
@@ -182,13 +164,8 @@ class RouteExplanations:
         }
 
 
-def _kind(document: dict[str, Any]) -> EstimateKind | None:
-    """How a request body's input is counted; None for a summary in numbers."""
-    for field, path in (
-        ("messages", "chat/completions"),
-        ("prompt", "completions"),
-        ("input", "responses"),
-    ):
-        if field in document:
-            return next(row.estimate for row in OPERATIONS if row.path == path)
-    return None
+def _headers() -> Headers:
+    """The question's own, which stand for the request's."""
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers
+    ]

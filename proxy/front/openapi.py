@@ -124,6 +124,11 @@ def _operating_paths() -> Json:
     ]
     put_level = _admin("Change the log level until the next start", "200", "Success",
                        takes="LogLevel")  # fmt: skip
+    explain = _admin("Where a request would go, and why", "200", "Explanation",
+                     takes="RouteQuestion")  # fmt: skip
+    where = "Where the request would be sent, such as /v1/embeddings"
+    text = {"type": "string"}
+    explain["parameters"] = [{"name": "path", "in": "query", "description": where, "schema": text}]
     return {
         "/admin/instances/migrate": {"post": migrate},
         "/admin/config/reload": {"post": reload},
@@ -131,15 +136,7 @@ def _operating_paths() -> Json:
             "get": _admin("Read the log level", "200", "LogLevel"),
             "put": put_level,
         },
-        "/admin/route/explain": {
-            "post": _admin(
-                "Where a request would go, and why",
-                "200",
-                "Explanation",
-                "503",
-                takes="RouteQuestion",
-            )
-        },
+        "/admin/route/explain": {"post": explain},
         "/admin/requests/{identity}": {
             "parameters": [_parameter("identity")],
             "get": _admin("How a recent request went", "200", "RequestHistory", "404"),

@@ -123,7 +123,7 @@ def _operating_schemas() -> Json:
             "properties": {
                 "answer": {
                     "type": "string",
-                    "description": "An instance's name, wait, count_first, or why it is refused.",
+                    "description": "An instance's name, wait, or why it is refused.",
                 },
                 "instances": {"type": "array", "items": {"type": "object"}},
             },

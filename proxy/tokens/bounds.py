@@ -69,11 +69,11 @@ def prompt_bounds(prompt: Prompt, body_bytes: int) -> Bounds:
             high_bytes += _WIDEST_CHARACTER_BYTES * length
     if prompt.complete:
         likely_bytes += plain_bytes
-        high_bytes = min(high_bytes + plain_bytes, body_bytes)
+        high_bytes = min(high_bytes + plain_bytes + prompt.unread_bytes, body_bytes)
     else:
         likely_bytes = high_bytes = body_bytes
     low += prompt.fixed_tokens
-    likely = prompt.fixed_tokens + likely_bytes // _BYTES_PER_TOKEN
+    likely = prompt.fixed_tokens + prompt.guessed_tokens + likely_bytes // _BYTES_PER_TOKEN
     high = prompt.fixed_tokens + high_bytes
     return Bounds(low, min(max(low, likely), high), high)
 

@@ -56,9 +56,9 @@ async def count(
     """Input tokens of a request, exactly, or the likely number if that would take too long (more
     than `MAX_CHARS` of text or `prompt.MAX_ITEMS` members) or if `encode` can't say.
 
-    Exact by the rules that `prompt` names, except that a text that goes on for `SLICE_CHARS`
-    without a place to cut it may come out a token or two higher. `body_bytes`: as for
-    `bounds.bounds`.
+    Exact by the rules that `prompt` names, except that files are guessed, and that a text that goes
+    on for `SLICE_CHARS` without a place to cut it may come out a token or two higher.
+    `body_bytes`: as for `bounds.bounds`.
 
     Waits for one slice at a time, so that requests being counted take turns and a cancelled one
     stops after its slice. A checkpoint in every case. Errors: those of `encode`.
@@ -76,7 +76,7 @@ async def _encoded(prompt: Prompt, encode: Encode) -> int | None:
     if not prompt.texts:
         await trio.lowlevel.checkpoint()
     name = encoding_name(prompt.model)
-    tokens = prompt.fixed_tokens
+    tokens = prompt.fixed_tokens + prompt.guessed_tokens
     for texts in slices(prompt.texts):
         encoded = await encode(texts, name)
         if encoded is None:

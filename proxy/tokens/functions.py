@@ -28,7 +28,11 @@ _MAX_DEPTH = 10
 
 
 def add_functions(prompt: Prompt, tools: Any) -> None:
-    """Adds `tools` of either API, or the older `functions`, to `prompt`. Never raises."""
+    """Adds `tools` of either API, or the older `functions`, to `prompt`. Never raises.
+
+    The tools that a server has listed, and the schema of an answer, may stand among them: no rule
+    for these is published, and they are taken for functions.
+    """
     if not tools or not isinstance(tools, list) or not prompt.affords(len(tools)):
         return
     opening_tokens = _FUNCTION_TOKENS[encoding_name(prompt.model)]
@@ -40,7 +44,8 @@ def add_functions(prompt: Prompt, tools: Any) -> None:
                 found = True
                 prompt.fixed_tokens += opening_tokens
                 prompt.texts.append(f"{function['name']}:{_description(function)}")
-                _add_properties(prompt, function.get("parameters"), _MAX_DEPTH)
+                listed = function.get("input_schema") or function.get("schema")
+                _add_properties(prompt, function.get("parameters") or listed, _MAX_DEPTH)
     if found:
         prompt.fixed_tokens += _CLOSING_TOKENS
 

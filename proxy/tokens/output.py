@@ -40,28 +40,40 @@ _QUANTILE = 0.9
 
 
 def output_limit(kind: EstimateKind, body: Mapping[str, Any]) -> int | None:
-    """The most output tokens that the request allows, for all its choices together.
+    """The most output tokens that the request allows for each answer.
 
     0 for operations that produce no tokens; None when the request sets no limit. A limit that is
-    no positive integer counts as absent: the upstream judges it.
+    no number of tokens counts as absent: the upstream judges it.
     """
     if kind in _WITHOUT_OUTPUT:
         return 0
     for field in _LIMIT_FIELDS.get(kind, ()):
         limit = body.get(field)
-        if type(limit) is int and limit > 0:
-            return limit * choices(body)
+        if type(limit) is int and limit >= 0:
+            return limit
     return None
 
 
-def choices(body: Mapping[str, Any]) -> int:
-    """How many answers are generated: the larger of `n` and `best_of`, at least 1."""
-    most = 1
-    for field in ("n", "best_of"):
-        value = body.get(field)
-        if type(value) is int and value > most:
-            most = value
-    return most
+def choices(kind: EstimateKind, body: Mapping[str, Any]) -> int:
+    """How many answers come back: `n`, and that for each prompt."""
+    return _number(body, "n") * _prompts(kind, body)
+
+
+def generated(kind: EstimateKind, body: Mapping[str, Any]) -> int:
+    """How many answers are made: the larger of `n` and `best_of`, and that for each prompt."""
+    return max(_number(body, "n"), _number(body, "best_of")) * _prompts(kind, body)
+
+
+def _number(body: Mapping[str, Any], field: str) -> int:
+    value = body.get(field)
+    return value if type(value) is int and value > 1 else 1
+
+
+def _prompts(kind: EstimateKind, body: Mapping[str, Any]) -> int:
+    prompt = body.get("prompt") if kind == "completions" else None
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+        return 1  # a list of numbers is one prompt, in tokens
+    return len(prompt)
 
 
 class _Outputs:
@@ -86,7 +98,7 @@ class _Outputs:
 
 
 class Allowance:
-    """What to reserve for the answer to a request that sets no limit, per model.
+    """What to reserve for each answer to a request that sets no limit, per model.
 
     The 90th percentile of the last 256 outputs, brought up to date every 16 outputs (and with
     each of the first ones): most reservations are then enough, and what they are too large by

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from proxy.tokens.files import file_tokens
 from proxy.tokens.functions import add_functions
 from proxy.tokens.images import image_tokens
 
@@ -28,6 +29,7 @@ MAX_ITEMS = 20_000
 """Objects and list members looked at in one request. Azure takes 2048 messages and 2048 embedding
 inputs; a body that is nothing but tiny members would otherwise cost as much as parsing it."""
 
+_IMAGE_TYPES = ("image_url", "input_image", "computer_screenshot")
 _IMAGE_ITEMS = 16
 """An image counts as so many, by the time it takes."""
 
@@ -48,16 +50,23 @@ reasoning, whose length says nothing of its tokens."""
 class Prompt:
     """The input of one request.
 
-    `texts` are to be encoded one by one; `fixed_tokens` come on top, exactly known. `complete` is
-    False when the request had more than `MAX_ITEMS` parts: then some are missing from both.
+    `texts` are to be encoded one by one; `fixed_tokens` come on top, exactly known, and
+    `guessed_tokens` of `unread_bytes`, of which nobody knows how many tokens they become.
+    `complete` is False when the request had more than `MAX_ITEMS` parts: then some are missing
+    from all of these.
     """
 
-    __slots__ = ("_items_left", "complete", "fixed_tokens", "model", "texts")
+    __slots__ = (
+        "_items_left", "complete", "fixed_tokens", "guessed_tokens", "model", "texts",
+        "unread_bytes",
+    )  # fmt: skip
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.texts: list[str] = []
         self.fixed_tokens = 0
+        self.guessed_tokens = 0
+        self.unread_bytes = 0
         self.complete = True
         self._items_left = MAX_ITEMS
 
@@ -93,6 +102,7 @@ class Prompt:
                     self.fixed_tokens += _MESSAGE_TOKENS
                     for key in _ITEM_TEXTS:
                         self._add_content(item.get(key))
+                    add_functions(self, item.get("tools"))
 
     def add_input(self, value: Any) -> None:
         """A text, tokens, or a list of either, or of content parts: `prompt` and `input` fields."""
@@ -133,6 +143,8 @@ class Prompt:
         elif isinstance(content, list) and self.affords(len(content)):
             for part in content:
                 self._add_part(part)
+        elif isinstance(content, dict):
+            self._add_part(content)
 
     def _add_part(self, part: Any) -> None:
         if isinstance(part, str):
@@ -143,10 +155,14 @@ class Prompt:
                 self.texts.append(text)
                 return
             kind = part.get("type")
-            if kind == "image_url" or kind == "input_image":
+            if kind in _IMAGE_TYPES:
                 self._add_image(part)
             elif kind == "input_audio":
                 self._add_audio(part.get("input_audio"))
+            elif kind == "input_file":
+                self._add_file(part)
+            elif kind == "file":
+                self._add_file(part.get("file"))
             elif kind == "refusal" and isinstance(part.get("refusal"), str):
                 self.texts.append(part["refusal"])
 
@@ -164,11 +180,17 @@ class Prompt:
                 per_token = _AUDIO_BYTES_PER_TOKEN.get(audio["format"], per_token)
             self.fixed_tokens += len(audio["data"]) * 3 // 4 // per_token + 1
 
+    def _add_file(self, file: Any) -> None:
+        data = file.get("file_data") if isinstance(file, dict) else None
+        if isinstance(data, str):
+            self.unread_bytes += len(data)
+            self.guessed_tokens += file_tokens(data)
+
 
 def read_prompt(kind: EstimateKind, body: Mapping[str, Any], model: str) -> Prompt:
     """What `body` puts into the model's context, as far as the request itself shows it.
 
-    What the upstream adds from its own store (`previous_response_id`, stored prompts, files, the
+    What the upstream adds from its own store (`previous_response_id`, stored prompts and files, the
     overhead of its built-in tools) is not in it. Never raises; cost is linear in the number of
     members, not in their length, and bounded by `MAX_ITEMS`.
     """
@@ -185,6 +207,9 @@ def _read_chat(prompt: Prompt, body: Mapping[str, Any]) -> None:
     for name in ("tools", "functions"):
         if name in body:
             add_functions(prompt, body[name])
+    answer = body.get("response_format")
+    if isinstance(answer, dict):
+        add_functions(prompt, [answer.get("json_schema")])
 
 
 def _read_completions(prompt: Prompt, body: Mapping[str, Any]) -> None:
@@ -209,6 +234,9 @@ def _read_responses(prompt: Prompt, body: Mapping[str, Any]) -> None:
         prompt.texts.append(instructions)
         prompt.fixed_tokens += _MESSAGE_TOKENS + 1  # the role, "system"
     add_functions(prompt, body.get("tools"))
+    answer = body.get("text")
+    if isinstance(answer, dict):
+        add_functions(prompt, [answer.get("format")])
 
 
 def _read_images(prompt: Prompt, body: Mapping[str, Any]) -> None:

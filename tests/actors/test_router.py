@@ -21,6 +21,7 @@ from actors.messages import (
     Declined,
     Demand,
     Evidence,
+    Explanation,
     InstanceRef,
     LeaseId,
     Outcome,
@@ -557,6 +558,17 @@ async def test_a_model_with_a_limit_of_its_own_is_not_kept_waiting_by_another(
         nursery.cancel_scope.cancel()
 
 
+async def explained(
+    system: RunningSystem, demand: Demand | int, *, patience_s: float = 0.0, **wishes: Any
+) -> Explanation:
+    if isinstance(demand, int):
+        demand = exact(demand)
+    wait_until = trio.current_time() + patience_s
+    return await system.leases.explain(
+        Acquire(LeaseId(0), demand, wait_until, Reply[Answer](), **wishes)
+    )
+
+
 @pytest.mark.parametrize("patience_s", [0.0, 65.0, 1000.0])
 @pytest.mark.parametrize("tokens", [10, 60, 100])
 async def test_an_explanation_says_what_an_ask_gets(
@@ -569,7 +581,7 @@ async def test_an_explanation_says_what_an_ask_gets(
         crowd = Crowd(system, nursery)
         for waiting in (30, 30, 30):
             await crowd.join(waiting, patience_s=100)
-        told = await system.leases.explain(exact(tokens), trio.current_time() + patience_s)
+        told = await explained(system, tokens, patience_s=patience_s)
         asked = await crowd.join(tokens, patience_s=patience_s)
         if asked.answer is None:
             assert told.answer == "wait"
@@ -579,6 +591,47 @@ async def test_an_explanation_says_what_an_ask_gets(
             assert isinstance(asked.answer, Refused)
             assert (told.answer, told.retry_at) == (asked.answer.reason, asked.answer.retry_at)
         nursery.cancel_scope.cancel()
+
+
+async def test_an_explanation_has_the_wishes_of_the_request() -> None:
+    configs = [instance_config(name, max_tpm=1000) for name in ("one", "two", "three")]
+    async with running_system(*configs) as system:
+        for key in range(8):
+            told = {(await explained(system, 10, affinity=key)).answer for _ in range(5)}
+            answer = await system.leases.acquire(exact(10), 0.0, affinity=key)
+            assert isinstance(answer, Lease)
+            assert told == {answer.config.name}
+        bound = await explained(system, 10, only=frozenset({"two"}))
+        assert bound.answer == "two"
+        assert [(each.name, each.obstacle) for each in bound.judgements] == [
+            ("two", None),
+            ("one", "bound_elsewhere"),
+            ("three", "bound_elsewhere"),
+        ]
+        avoiding = await explained(system, 10, avoided=frozenset({"one", "three"}))
+        assert avoiding.answer == "two"
+
+
+@pytest.mark.parametrize(("priority", "answer"), [(1, "wait"), (100, "saturated")])
+async def test_an_explanation_knows_who_is_ahead(
+    autojump_clock: MockClock, priority: int, answer: str
+) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        await crowd.join(60, patience_s=100, priority=50)
+        told = await explained(system, 60, patience_s=65, priority=priority)
+        assert told.answer == answer
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_explanation_is_counted_first_where_the_request_would_be() -> None:
+    async with running_system(SMALL) as system:
+        await lease(system, 100)
+        demand = Demand("gpt-4", 10, 20, 30, 0)
+        asked = await ask(system, demand, patience_s=100)
+        assert isinstance(asked, CountFirst)
+        assert (await explained(system, demand, patience_s=100)).answer == "count_first"
 
 
 # -- an open breaker ---------------------------------------------------------------------------

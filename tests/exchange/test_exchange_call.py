@@ -100,6 +100,24 @@ async def test_how_many_choices_a_stream_has_to_finish(
 
 
 @pytest.mark.parametrize(
+    ("path", "fields", "output"),
+    [
+        (CHAT, {}, DEFAULT_OUTPUT_TOKENS),
+        (CHAT, {"n": 8}, 8 * DEFAULT_OUTPUT_TOKENS),
+        (CHAT, {"n": 8, "max_tokens": 100}, 800),
+        (COMPLETIONS, {"prompt": ["a"] * 50, "max_tokens": 1000}, 50_000),
+        (COMPLETIONS, {"prompt": ["a"] * 50}, 50 * DEFAULT_OUTPUT_TOKENS),
+        (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, 0),
+    ],
+)
+async def test_output_is_reserved_for_each_answer_that_is_made(
+    path: str, fields: dict[str, Any], output: int
+) -> None:
+    call, _ = await read(json.dumps({"model": "m", **fields}).encode(), path)
+    assert call.demand.output == output
+
+
+@pytest.mark.parametrize(
     ("body", "param", "says"),
     [
         (b"", None, "empty"),
@@ -162,7 +180,13 @@ async def test_what_only_the_upstream_can_judge_passes(fields: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    "fields", [{"max_tokens": 10**4000}, {"max_tokens": 7, "n": 10**4000}, {"max_tokens": 10**12}]
+    "fields",
+    [
+        {"max_tokens": 10**4000},
+        {"max_tokens": 7, "n": 10**4000},
+        {"max_tokens": 10**12},
+        {"n": 10**4000},
+    ],
 )
 async def test_a_limit_beyond_all_limits_is_no_danger_to_arithmetic(fields: dict[str, Any]) -> None:
     call, _ = await read(json.dumps({"model": "m", **fields}).encode())

@@ -269,3 +269,9 @@ async def test_where_usage_can_not_be_asked_for_the_count_is_taken_for_it() -> N
         await b.send(stream())
         b.expect(b.input_tokens + 7, charged=b.input_tokens + 7)
         assert b.allowance.expected("gpt-4") == 7
+
+
+async def test_what_is_learned_is_the_output_of_one_answer() -> None:
+    async with bench(completion(output_tokens=805)) as b:
+        await b.send(chat(max_tokens=500, n=8))
+        assert b.allowance.expected("gpt-4") == 101

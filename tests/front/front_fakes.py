@@ -9,14 +9,14 @@ import trio
 from actors.changes import difference, merged_config, merged_state
 from actors.clock import WallClock
 from actors.errors import NameTaken, UnknownInstance
-from actors.messages import Demand, Explanation, Instance
+from actors.messages import Acquire, Explanation, Instance
 from actors.migration import plan_migration
 from actors.models import InstanceConfig, InstanceState
 from actors.store import EarlierData
 from proxy.exchange.attempts import Means
 from proxy.exchange.record import RecentRequests
 from proxy.front.app import create_app
-from proxy.front.explain import RouteExplanations
+from proxy.front.explain import Explainer, RouteExplanations
 from proxy.tokens.output import Allowance
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from actors.changes import Difference
     from actors.migration import MigrationPlan
+    from proxy.bound.binding import Binding
     from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.front.metrics import Metrics
 
@@ -166,16 +167,19 @@ class FakeExplainer:
 
     def __init__(self, explanation: Explanation | None = None) -> None:
         self.explanation = explanation or Explanation("unknown_model", None, (), 0)
-        self.asked: list[Demand] = []
+        self.asked: list[Acquire] = []
 
-    async def explain(self, demand: Demand, wait_until: float) -> Explanation:
-        assert wait_until > 0
-        self.asked.append(demand)
+    async def explain(self, ask: Acquire) -> Explanation:
+        self.asked.append(ask)
+        await trio.lowlevel.checkpoint()
         return self.explanation
 
 
 def explaining(
-    explainer: FakeExplainer, recent: RecentRequests | None = None, means: Means | None = None
+    explainer: Explainer,
+    recent: RecentRequests | None = None,
+    means: Means | None = None,
+    known: Callable[[Mapping[str, Any]], Binding | None] | None = None,
 ) -> RouteExplanations:
     unused: Any = None
     return RouteExplanations(
@@ -183,6 +187,7 @@ def explaining(
         recent or RecentRequests(),
         means or Means(unused, unused, Allowance(), 10.0),
         WallClock(1_700_000_000.0),
+        known or (lambda document: None),
     )
 
 

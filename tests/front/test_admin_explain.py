@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import trio
+from fakes import FakeRequest, FakeUpstream, FakeWriter, completion
 from front_fakes import ADMIN_KEY, FakeExplainer, explaining, front
+from harness import instance_config, running_system
 
-from actors.messages import Evidence, Explanation, Judgement, Outcome
+from actors.messages import Demand, Evidence, Explanation, Judgement, Outcome
+from proxy.bound.binding import Binding, disabled
+from proxy.exchange.attempts import Means
+from proxy.exchange.client_keys import ClientKeys
+from proxy.exchange.exchange import Exchange
+from proxy.exchange.models import ModelList
 from proxy.exchange.record import AttemptRecord, RecentRequests, RequestRecord
+from proxy.front.explain import Explainer
+from proxy.tokens.output import Allowance
 
 HEADERS = {"X-Admin-API-Key": ADMIN_KEY}
 FOUND = Explanation(
@@ -23,11 +34,21 @@ FOUND = Explanation(
 )
 
 
-async def explain(document: Any, explainer: FakeExplainer | None = None) -> tuple[int, Any]:
-    app = front(explanations=explaining(explainer or FakeExplainer(FOUND)))
+async def explain(
+    document: Any,
+    explainer: Explainer | None = None,
+    *,
+    path: str | None = None,
+    headers: dict[str, str] | None = None,
+    **means: Any,
+) -> tuple[int, Any]:
+    app = front(explanations=explaining(explainer or FakeExplainer(FOUND), **means))
     async with app.test_app() as running:
         answer = await running.test_client().post(
-            "/admin/route/explain", json=document, headers=HEADERS
+            "/admin/route/explain",
+            json=document,
+            headers=HEADERS | (headers or {}),
+            query_string={} if path is None else {"path": path},
         )
         return answer.status_code, await answer.get_json()
 
@@ -45,14 +66,113 @@ async def test_every_instance_is_told_with_its_reason_and_its_numbers() -> None:
     assert told["instances"][1]["until"] == 1_700_000_012.5
 
 
-async def test_a_request_body_is_counted_as_it_would_be() -> None:
+EMBEDDINGS = "text-embedding-3-small"
+HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": HI, "max_tokens": 7}),
+        ("/v1/chat/completions", {"messages": HI, "n": 3}),
+        ("/v1/chat/completions", {"messages": HI, "prompt_cache_key": "k1"}),
+        ("/v1/chat/completions", {"messages": HI, "prompt_cache_key": "k2"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "many words " * 600}]}),
+        ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 100}),
+        ("/v1/responses", {"input": "hello", "max_output_tokens": 5}),
+        ("/v1/embeddings", {"input": "hello world"}),
+        ("/v1/embeddings", {"input": list(range(1000))}),
+        ("/v1/embeddings", {"input": [[1] * 500] * 4}),
+    ],
+)
+@pytest.mark.parametrize("by_path", [True, False])
+async def test_a_request_is_explained_as_it_is_answered(
+    path: str, body: dict[str, Any], *, by_path: bool
+) -> None:
+    body = {"model": EMBEDDINGS if "embed" in path else "gpt-4", **body}
+    configs = [
+        instance_config(name, max_tpm=5000, supported_models=["gpt-4", EMBEDDINGS], weight=weight)
+        for name, weight in (("one", 100), ("two", 0), ("three", 0))
+    ]
+    upstream = FakeUpstream(**dict.fromkeys(("one", "two", "three"), completion()))
+    async with running_system(*configs) as system:
+        means = Means(system.leases, upstream, Allowance(), 10.0)
+        _, told = await explain(body, system.leases, path=path if by_path else None, means=means)
+        records: list[RequestRecord] = []
+        exchange = Exchange(
+            means=means,
+            models=ModelList(system.administration),
+            keys=ClientKeys(()),
+            max_running=10,
+            record=records.append,
+        )
+        await exchange.handle(FakeRequest(path, [json.dumps(body).encode()]), FakeWriter())
+    (record,) = records
+    assert record.attempts == 1
+    assert told["operation"] == record.operation
+    assert told["input_tokens"] == record.demanded_input_tokens
+    assert told["output_tokens"] == record.demanded_output_tokens
+    assert told["answer"] == record.instance
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "input_tokens", "output_tokens"),
+    [
+        ("/v1/moderations", "m", 1, 0),
+        ("/v1/audio/speech", "m", 1, 256),
+        ("/openai/deployments/named/embeddings", "named", 1, 0),
+    ],
+)
+async def test_the_path_says_what_a_request_is_for(
+    path: str, model: str, input_tokens: int, output_tokens: int
+) -> None:
+    _, told = await explain({"model": "m", "input": "hello"}, path=path)
+    assert (told["model"], told["input_tokens"]) == (model, input_tokens)
+    assert told["output_tokens"] == output_tokens
+
+
+async def test_what_depends_on_the_exact_number_is_counted() -> None:
+    explainer = FakeExplainer(FOUND._replace(answer="count_first"))
+    _, told = await explain({"model": "gpt-4o", "messages": HI, "max_tokens": 7}, explainer)
+    bounds, counted = explainer.asked
+    assert not bounds.demand.exact
+    assert counted.demand == Demand("gpt-4o", 8, 8, 8, 7)
+    assert (told["input_tokens"], told["output_tokens"]) == (8, 7)
+
+
+async def test_the_headers_are_those_of_the_request() -> None:
     explainer = FakeExplainer(FOUND)
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7}
-    await explain(body, explainer)
-    demand = explainer.asked[0]
-    assert demand.exact
-    assert demand.input_low == 8
-    assert demand.output == 7
+    headers = {"x-priority": "7", "x-max-wait-ms": "2000", "x-stainless-retry-count": "1"}
+    await explain({"model": "m", "messages": HI}, explainer, headers=headers)
+    (ask,) = explainer.asked
+    assert (ask.priority, ask.again) == (7, True)
+    assert 0 < ask.wait_until - trio.current_time() <= 2.0
+
+
+async def test_a_request_is_explained_where_it_is_bound_to() -> None:
+    binding = Binding("responses/resp_1", "two", frozenset({"two", "twin"}))
+    explainer = FakeExplainer(FOUND)
+    asked: list[Any] = []
+
+    def known(document: Any) -> Binding:
+        asked.append(document["previous_response_id"])
+        return binding
+
+    body = {"model": "m", "input": "hi", "previous_response_id": "resp_1"}
+    await explain(body, explainer, known=known)
+    assert asked == ["resp_1"]
+    assert explainer.asked[0].only == {"two", "twin"}
+
+
+async def test_what_a_binding_rules_out_is_told_by_its_code() -> None:
+    def known(document: Any) -> Binding:
+        raise disabled("responses/resp_1", "two")
+
+    explainer = FakeExplainer(FOUND)
+    body = {"model": "m", "input": "hi", "previous_response_id": "resp_1"}
+    _, told = await explain(body, explainer, known=known)
+    assert told["answer"] == "instance_disabled"
+    assert explainer.asked[0].only == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +182,9 @@ async def test_a_request_body_is_counted_as_it_would_be() -> None:
         ({"model": 5}, "model"),
         ({"model": "m", "input_tokens": -1}, "input_tokens"),
         ({"model": "m", "max_tokens": "9"}, "max_tokens"),
+        ({"model": "m", "messages": HI, "max_tokens": "abc"}, "max_tokens"),
+        ({"model": "m", "messages": HI, "stream": "yes"}, "stream"),
+        ({"model": 5, "messages": HI}, "model"),
         ({"model": "m", "tokens": 9}, "tokens"),
     ],
 )
@@ -69,6 +192,19 @@ async def test_a_wrong_question_is_refused_by_field(document: Any, field: str) -
     status, told = await explain(document)
     assert status == 422
     assert [each["field"] for each in told["errors"]] == [field]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/files", "/v1/images/edits", "/v1/models"])
+async def test_a_path_that_is_none_is_refused(path: str) -> None:
+    status, told = await explain({"model": "m", "input": "x"}, path=path)
+    assert status == 422
+    assert [each["field"] for each in told["errors"]] == ["path"]
+
+
+async def test_a_header_that_can_not_be_read_is_refused() -> None:
+    status, told = await explain({"model": "m"}, headers={"x-priority": "high"})
+    assert status == 422
+    assert [each["field"] for each in told["errors"]] == ["x-priority"]
 
 
 async def test_a_recent_request_is_told_attempt_by_attempt() -> None:

@@ -65,6 +65,16 @@ PART = (
         }
     )
 )
+FILE = st.builds(
+    lambda head, content: head + base64.b64encode(content).decode(),
+    st.sampled_from(["", "data:application/pdf;base64,", "data:text/plain;base64,"]),
+    st.binary(max_size=600),
+)
+PART |= st.fixed_dictionaries({"type": st.just("input_file"), "file_data": FILE}) | (
+    st.fixed_dictionaries(
+        {"type": st.just("file"), "file": st.fixed_dictionaries({"file_data": FILE})}
+    )
+)
 CALLED = st.fixed_dictionaries({"name": TEXT, "arguments": TEXT})
 CALL = st.fixed_dictionaries({"function": CALLED}) | st.fixed_dictionaries(
     {"custom": st.fixed_dictionaries({"name": TEXT, "input": TEXT})}
@@ -81,8 +91,14 @@ MESSAGE = st.fixed_dictionaries(
         "function_call": CALLED,
     },
 )
+SCREENSHOT = st.fixed_dictionaries({"type": st.just("computer_screenshot"), "image_url": URL})
 ITEM = MESSAGE | st.fixed_dictionaries(
-    {"type": st.just("function_call"), "name": TEXT, "arguments": TEXT, "output": TEXT}
+    {
+        "type": st.just("function_call"),
+        "name": TEXT,
+        "arguments": TEXT,
+        "output": TEXT | SCREENSHOT | st.lists(PART, max_size=2),
+    }
 )
 PROPERTY = st.deferred(
     lambda: st.fixed_dictionaries(
@@ -103,6 +119,12 @@ FUNCTION = st.fixed_dictionaries(
         "parameters": st.fixed_dictionaries({"properties": PROPERTIES}),
     },
 )
+ITEM |= st.fixed_dictionaries(
+    {"type": st.just("mcp_list_tools"), "tools": st.lists(FUNCTION, max_size=2)}
+)
+SCHEMA = st.fixed_dictionaries(
+    {"name": TEXT, "schema": st.fixed_dictionaries({"properties": PROPERTIES})}
+)
 TOOL = st.fixed_dictionaries({"type": st.just("function"), "function": FUNCTION}) | FUNCTION
 TOKENS = st.lists(st.integers(0, 200_000), max_size=5)
 INPUT = TEXT | st.lists(TEXT, max_size=4) | TOKENS | st.lists(TOKENS, max_size=3)
@@ -115,6 +137,7 @@ PROPER = (
             optional={
                 "tools": st.lists(TOOL, max_size=2),
                 "functions": st.lists(FUNCTION, max_size=2),
+                "response_format": st.fixed_dictionaries({"json_schema": SCHEMA}),
             },
         ),
     )
@@ -122,7 +145,11 @@ PROPER = (
         st.just("responses"),
         st.fixed_dictionaries(
             {"input": TEXT | st.lists(ITEM, max_size=4)},
-            optional={"instructions": TEXT, "tools": st.lists(TOOL, max_size=2)},
+            optional={
+                "instructions": TEXT,
+                "tools": st.lists(TOOL, max_size=2),
+                "text": st.fixed_dictionaries({"format": SCHEMA}),
+            },
         ),
     )
     | st.tuples(st.just("completions"), st.fixed_dictionaries({"prompt": INPUT, "suffix": TEXT}))
@@ -141,7 +168,8 @@ NAMES = st.sampled_from(
         *("role", "name", "content", "tool_calls", "function_call", "function", "custom"),
         *("arguments", "output", "summary", "type", "text", "refusal", "image_url", "url"),
         *("detail", "input_audio", "data", "format", "parameters", "properties", "items"),
-        *("enum", "description"),
+        *("enum", "description", "file", "file_data", "response_format", "json_schema"),
+        *("format", "schema", "input_schema"),
     ]
 )
 LEAF = (
@@ -150,7 +178,9 @@ LEAF = (
     | st.integers()
     | st.floats()
     | ANY_TEXT
-    | st.sampled_from(["image_url", "input_image", "input_audio", "refusal", "data:,", "data:x"])
+    | st.sampled_from(
+        ["image_url", "input_image", "input_audio", "refusal", "file", "data:,", "data:x"]
+    )
 )
 ANY_JSON = st.recursive(
     LEAF, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5)

@@ -140,6 +140,39 @@ def test_an_image_adds_its_price_to_the_text():
     )
 
 
+def test_a_screenshot_costs_what_the_same_image_costs():
+    url = data_url(1024, 1024)
+    output = {"type": "computer_screenshot", "image_url": url}
+    shown = exact("responses", {"input": [{"type": "computer_call_output", "output": output}]})
+    image = {"role": "", "content": [{"type": "input_image", "image_url": url}]}
+    assert shown == exact("responses", {"input": [image]})
+
+
+def test_listed_tools_count_like_given_ones():
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"name": "f", "description": "Does it", "input_schema": schema}
+    listed = exact("responses", {"input": [{"type": "mcp_list_tools", "tools": [tool]}]})
+    given = {"name": "f", "description": "Does it", "parameters": schema}
+    assert listed == exact("responses", {"input": [{}], "tools": [given]}) > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (
+            "chat",
+            lambda schema: {"response_format": {"type": "json_schema", "json_schema": schema}},
+        ),
+        ("responses", lambda schema: {"text": {"format": {"type": "json_schema", **schema}}}),
+    ],
+)
+def test_the_schema_of_an_answer_counts_like_a_function(kind, wanted):
+    schema = WEATHER_FUNCTION["parameters"]
+    body = wanted({"name": "weather", "schema": schema})
+    function = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    assert exact(kind, body) == exact(kind, {"tools": [function]}) > 40
+
+
 def test_tool_calls_count_their_names_and_arguments():
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
     called = {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -186,6 +219,38 @@ def test_instructions_are_a_message():
     assert exact("responses", {"input": "hi", "instructions": "Be brief"}) == (
         plain + 3 + tokens("system") + tokens("Be brief")
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("chat", lambda data: {"type": "file", "file": {"filename": "a", "file_data": data}}),
+        ("responses", lambda data: {"type": "input_file", "filename": "a", "file_data": data}),
+    ],
+)
+def test_a_file_is_counted_at_what_it_probably_costs(kind, part):
+    def both(data):
+        message = {"role": "user", "content": [part(data)]}
+        body = {"messages": [message], "input": [message]}
+        return exact(kind, body), bounds(kind, body, len(data) + 200, "gpt-4o")
+
+    nothing, _ = both("")
+    pdf, (low, likely, high) = both(base64_url("application/pdf", 300_000))
+    assert pdf - nothing == 3000
+    assert (low, likely) == (nothing, pdf)
+    assert high >= 400_000, "nobody knows what is in it"
+    text, _ = both(base64_url("text/plain", 9000))
+    assert text - nothing == 2250
+
+
+def test_a_guess_does_not_make_a_large_file_too_large_for_good():
+    part = {"type": "input_file", "file_data": base64_url("application/pdf", 20_000_000)}
+    body = {"input": [{"role": "user", "content": [part]}]}
+    assert 10_000 < exact("responses", body) < 30_000
+
+
+def base64_url(media_type, content_bytes):
+    return f"data:{media_type};base64,{'A' * (content_bytes * 4 // 3)}"
 
 
 def test_text_that_spells_a_special_token_is_text():

@@ -8,6 +8,7 @@ from proxy.tokens.output import (
     Allowance,
     EstimateRecord,
     choices,
+    generated,
     output_limit,
 )
 
@@ -19,8 +20,8 @@ from proxy.tokens.output import (
         ("chat", {"max_completion_tokens": 50}, 50),
         ("chat", {"max_completion_tokens": 50, "max_tokens": 100}, 50),
         ("chat", {"max_completion_tokens": None, "max_tokens": 100}, 100),
-        ("chat", {"max_tokens": 100, "n": 3}, 300),
-        ("completions", {"max_tokens": 100, "n": 2, "best_of": 5}, 500),
+        ("chat", {"max_tokens": 100, "n": 3}, 100),
+        ("completions", {"max_tokens": 0}, 0),
         ("responses", {"max_output_tokens": 70}, 70),
         ("responses", {"max_tokens": 70}, None),
         ("chat", {}, None),
@@ -29,14 +30,33 @@ from proxy.tokens.output import (
         ("moderations", {}, 0),
     ],
 )
-def test_the_limit_is_what_the_request_says_for_all_its_choices(kind, body, limit):
+def test_the_limit_is_what_the_request_says_for_each_answer(kind, body, limit):
     assert output_limit(kind, body) == limit
 
 
-@pytest.mark.parametrize("value", [True, 0, -5, "10", 1.5, None, [], {}])
-def test_a_value_that_is_no_positive_integer_counts_as_absent(value):
+@pytest.mark.parametrize("value", [True, -5, "10", 1.5, None, [], {}])
+def test_a_value_that_is_no_number_of_tokens_counts_as_absent(value):
     assert output_limit("chat", {"max_tokens": value}) is None
-    assert choices({"n": value, "best_of": value}) == 1
+    assert generated("chat", {"n": value, "best_of": value}) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "made", "returned"),
+    [
+        ("chat", {}, 1, 1),
+        ("chat", {"n": 8}, 8, 8),
+        ("chat", {"n": 8, "prompt": ["a", "b"]}, 8, 8),
+        ("completions", {"n": 2, "best_of": 5}, 5, 2),
+        ("completions", {"prompt": ["a"] * 50}, 50, 50),
+        ("completions", {"prompt": [[1, 2], [3]], "n": 2, "best_of": 3}, 6, 4),
+        ("completions", {"prompt": [1, 2, 3], "best_of": 3}, 3, 1),
+        ("completions", {"prompt": "a", "best_of": 3}, 3, 1),
+        ("completions", {"prompt": []}, 1, 1),
+    ],
+)
+def test_answers_are_made_and_returned_for_each_prompt(kind, body, made, returned):
+    assert generated(kind, body) == made
+    assert choices(kind, body) == returned
 
 
 def test_an_unknown_model_is_expected_to_answer_the_default():
