@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from pydantic_core import to_json
 
+from proxy.bound.asking import LACKING
 from proxy.bound.binding import nobody_answered
 from proxy.bound.ids import is_id
 from proxy.bound.lists import (
@@ -39,8 +40,6 @@ MAX_REMEMBERED: Final = 1000
 """Ids of one page whose owners are remembered: more would push others out."""
 MAX_TOLD: Final = 20
 UNANSWERED: Final = b"x-proxy-unanswered"
-_LACKING: Final = (404, 405, 501)
-"""An upstream without this API has nothing to list."""
 
 
 @dataclass(slots=True)
@@ -124,7 +123,7 @@ class Listing:
                 break
             self._record.attempts += 1
             answered = await self._asking.get(lease, family, asked.query(after))
-            if answered.status in _LACKING:
+            if answered.status in LACKING:  # it has nothing to list
                 found.parts.append(Part(owner, [], more=False))
                 return
             if answered.status is None or answered.status >= 500:

@@ -24,13 +24,12 @@ from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import surface, upstream_request, usage_learned
 from proxy.exchange.error_answer import read_error
 from proxy.exchange.evidence import evidence
-from proxy.exchange.failed import Failed, more_telling
-from proxy.exchange.failure_table import PASSED_ON
-from proxy.exchange.headers import is_event_stream, returned
+from proxy.exchange.failed import Failed, more_telling, tell
+from proxy.exchange.headers import is_event_stream
 from proxy.exchange.missing_operations import MissingOperations
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
-from proxy.exchange.refusals import last_word, refusal_error
+from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.exchange.usage import Usage
 from proxy.tokens.count import count as count_input
@@ -371,19 +370,7 @@ class Attempts:
         return Failed(verdict, lease.config.name, status, headers, body, failure)
 
     async def _relay_failure(self, failed: Failed) -> None:
-        """Tells the client the failure that stays: as it came, or in our words."""
-        record = self._record
-        told = failed.verdict.rule.told
-        if failed.status is None or failed.headers is None or told not in PASSED_ON:
-            binding = self._call.binding
-            if binding is not None and told == "unreachable":
-                raise binding.unreachable(failed.failure)
-            raise last_word(told, failed.failure)
-        record.status = failed.status
-        record.first_byte_s = trio.current_time() - record.started_at
-        headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
-        headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
-        await self._writer.respond(failed.status, headers, failed.body)
+        await tell(failed, self._call.binding, self._writer, self._record)
 
 
 def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
