@@ -63,11 +63,6 @@ class Answered(NamedTuple):
         refused key say nothing of it."""
         return self.kind in REFUSING
 
-    @property
-    def document(self) -> dict[str, Any]:
-        """The JSON object of an answer; empty if there is none."""
-        return json_object(self.body)
-
 
 class Asking:
     """Asks instances on the proxy's own behalf; each question is a lease without tokens."""

@@ -136,6 +136,16 @@ def nobody_answered(names: Iterable[str]) -> ProxyError:
     )
 
 
+def too_many_lists() -> ProxyError:
+    return ProxyError(
+        503,
+        "Too many lists of several instances are in progress. Please retry in a moment.",
+        type="server_error",
+        code="too_many_requests_in_progress",
+        retry_after_s=1.0,
+    )
+
+
 def nobody(refused: Refused, now: float) -> ProxyError:
     """No lease on any instance for a request that names none and needs no model."""
     wait_s = UNAVAILABLE_RETRY_S

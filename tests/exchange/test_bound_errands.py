@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 import trio
 from bound_bench import BoundBench, Shore, by, document, fakes, generic, keeper, made, shore
-from fakes import FakeAnswer, FakeUpstream, FakeWriter, error_answer, event_stream
+from fakes import FakeAnswer, FakeRequest, FakeUpstream, FakeWriter, error_answer, event_stream
 from harness import running_system
 from trio.testing import wait_all_tasks_blocked
 
+from proxy.bound import listing as listing_module
+from proxy.bound.listing import LISTINGS_AT_ONCE
 from proxy.bound.owners import Owners
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 
@@ -598,6 +601,68 @@ async def test_a_list_tells_who_has_not_answered() -> None:
         nothing = await bench.ask("GET", "/v1/files")
         assert nothing.status == 503
         assert "`one`, `two`" in nothing.error()["message"]
+
+
+async def test_a_cursor_whose_owner_can_not_tell_is_not_the_clients_mistake() -> None:
+    owners = Owners(10, [("files/file-1", "one")])
+    async with fakes(owners, one=error_answer(401), two=error_answer(404)) as bench:
+        answer = await bench.ask("GET", "/v1/files", query=b"after=file-1")
+        assert answer.status == 503
+        assert "`one`" in answer.error()["message"]
+
+
+async def test_only_so_many_lists_are_in_progress(autojump_clock: trio.testing.MockClock) -> None:
+    under_way = most = 0
+
+    async def listing(request: UpstreamRequest) -> FakeAnswer:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await trio.sleep(4)
+        under_way -= 1
+        return FakeAnswer(pieces=[b'{"data": []}'])
+
+    async with fakes(one=listing, two=error_answer(404)) as bench:
+        writers = [FakeWriter() for _ in range(3 * LISTINGS_AT_ONCE)]
+        async with trio.open_nursery() as nursery:
+            for writer in writers:
+                request = FakeRequest("/v1/files", [], "GET", headers=[(b"x-max-wait-ms", b"7000")])
+                nursery.start_soon(bench.exchange.handle, request, writer)
+        assert most == LISTINGS_AT_ONCE
+        statuses = sorted(writer.status for writer in writers)
+        assert statuses == [200] * 2 * LISTINGS_AT_ONCE + [503] * LISTINGS_AT_ONCE
+
+
+async def test_others_have_their_turn_between_the_steps_of_a_list(monkeypatch: Any) -> None:
+    steps: list[str] = []
+
+    def watched(name: str) -> Any:
+        step = getattr(listing_module, name)
+
+        def watching(*given: Any, **named: Any) -> Any:
+            steps.append(name)
+            return step(*given, **named)
+
+        return watching
+
+    async def others() -> None:
+        while True:
+            steps.append("others")
+            await trio.lowlevel.checkpoint()
+
+    long = ("json_object", "in_order", "merged", "to_json")
+    for name in long:
+        monkeypatch.setattr(listing_module, name, watched(name))
+    page = FakeAnswer(pieces=[b'{"data": [{"id": "file-1"}]}'])
+    async with fakes(one=page, two=page) as bench, trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        request, writer = FakeRequest("/v1/files", [], "GET"), FakeWriter()
+        await bench.exchange.handle(request, writer)
+        nursery.cancel_scope.cancel()
+    assert writer.status == 200
+    assert sorted(filter(long.__contains__, steps)) == sorted([*long, *long[:2]])
+    for one, next_one in itertools.pairwise(steps):
+        assert "others" in (one, next_one) or one == next_one, "of the two upstreams"
 
 
 async def test_what_is_listed_is_remembered() -> None:
