@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 
     from actors.models import InstanceConfig
     from proxy.bound.errand import Errand
-    from proxy.bound.ids import Key
     from proxy.bound.listing import Answer
     from proxy.bound.owners import Owners
-    from proxy.bound.resources import Place
     from proxy.exchange.attempts import Means
     from proxy.exchange.call import Call
     from proxy.exchange.patience import Patience
     from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.resources import Key, Place
     from proxy.exchange.terms import Terms
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from proxy.exchange.patience import Patience
     from proxy.exchange.ports import Headers, ResponseWriter
     from proxy.exchange.record import RequestRecord
-
-_JSON: Final[Headers] = [(b"content-type", b"application/json")]
 
 
 class Carrying:
@@ -178,8 +176,8 @@ class Carrying:
             self._close(lease, aside(verdict), started)
             return Failed(verdict, name)
         except StreamRefused as refused:
-            status, body = classify.stream_error(refused.error)
-            return self._refused(lease, ErrorAnswer(status, _JSON, mask(body)), started)
+            status, headers, body = classify.stream_error(refused.error)
+            return self._refused(lease, ErrorAnswer(status, headers, mask(body)), started)
         except CutShort as cut:
             self._close(lease, self._cut(lease, cut), started)
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
@@ -198,8 +196,7 @@ class Carrying:
     def _cut(self, lease: Lease, cut: CutShort) -> Outcome:
         if cut.error is None:
             return aside(classify.cut(cut.reason, latency_s=0.0))
-        status, body = classify.stream_error(cut.error)
-        return aside(self._judged(lease, status, _JSON, body))
+        return aside(self._judged(lease, *classify.stream_error(cut.error)))
 
     def _close(self, lease: Lease, outcome: Outcome, started: float) -> None:
         """Settles the lease and remembers how it went."""

@@ -10,7 +10,6 @@ from pydantic_core import to_json
 
 from proxy.bound.asking import LACKING, json_object
 from proxy.bound.binding import nobody_answered
-from proxy.bound.ids import is_id
 from proxy.bound.lists import (
     Cursor,
     Item,
@@ -24,6 +23,7 @@ from proxy.bound.lists import (
 )
 from proxy.errors import BadRequest
 from proxy.exchange.headers import returned
+from proxy.exchange.resources import is_id
 
 if TYPE_CHECKING:
     from proxy.bound.asking import Answered, Asking

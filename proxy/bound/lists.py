@@ -11,8 +11,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
-from proxy.bound.ids import is_id
 from proxy.errors import BadRequest
+from proxy.exchange.resources import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

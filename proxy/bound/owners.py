@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proxy.bound.ids import Key
+    from proxy.exchange.resources import Key
 
 Entry: TypeAlias = "tuple[Key, str | None]"
 """A key and the name of its owner; None: it is gone."""

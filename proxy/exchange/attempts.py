@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
-_JSON: Final[Headers] = [(b"content-type", b"application/json")]
 MAX_CRASHES: Final = 3
 """Instance crashes that one request puts up with before it is told."""
 
@@ -255,7 +254,7 @@ class Attempts:
         except UnresolvedReference as missing:
             return self._failed(lease, classify.keyless(str(missing)))
         except StreamRefused as refused:
-            status, headers, body = _as_answer(refused.error)
+            status, headers, body = classify.stream_error(refused.error)
             verdict = self._judged(lease, status, headers, body)
             return self._failed(lease, verdict, status=status, headers=headers, body=body)
         except CutShort as cut:
@@ -349,7 +348,7 @@ class Attempts:
     def _cut_outcome(self, lease: Lease, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
         if cut.error is not None:
-            return self._judged(lease, *_as_answer(cut.error)).outcome
+            return self._judged(lease, *classify.stream_error(cut.error)).outcome
         latency_s = trio.current_time() - self._attempt_at
         return classify.cut(cut.reason, latency_s=latency_s).outcome
 
@@ -371,8 +370,3 @@ class Attempts:
 
     async def _relay_failure(self, failed: Failed) -> None:
         await tell(failed, self._call.binding, self._writer, self._record)
-
-
-def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
-    status, body = classify.stream_error(error)
-    return status, _JSON, body
