@@ -38,7 +38,10 @@ _BETA: Final = (b"openai-beta", b"assistants=v2")
 _BETA_FAMILIES: Final = frozenset({"assistants", "threads", "vector_stores"})
 
 
-_REFUSING: Final[frozenset[OutcomeKind]] = frozenset({"client_error", "unsupported", "model_error"})
+REFUSING: Final[frozenset[OutcomeKind]] = frozenset({"client_error", "unsupported", "model_error"})
+"""What the failure table calls refusals of what was asked, as opposed to failures."""
+LACKING: Final = (404, 405, 501)
+"""Of an address that every upstream should have: this one does not have it."""
 
 
 class Answered(NamedTuple):
@@ -58,12 +61,7 @@ class Answered(NamedTuple):
     def conclusive(self) -> bool:
         """Whether it says that what was asked for can't be had there. A failure, a limit and a
         refused key say nothing of it."""
-        return self.kind in _REFUSING
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The JSON object of an answer; empty if there is none."""
-        return json_object(self.body)
+        return self.kind in REFUSING
 
 
 class Asking:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from proxy.bound.ids import Key, told
+from proxy.bound.ids import told
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.exchange.refusals import (
     RETRY_WORTHWHILE_S,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.messages import Refused
     from actors.models import InstanceConfig
     from proxy.exchange.ports import UpstreamFailure
+    from proxy.exchange.resources import Key
 
 MAX_TOLD: Final = 5
 """Instances that a message names; of more it gives the number."""
@@ -133,6 +134,16 @@ def nobody_answered(names: Iterable[str]) -> ProxyError:
         type="server_error",
         code="instance_unavailable",
         retry_after_s=UNAVAILABLE_RETRY_S,
+    )
+
+
+def too_many_lists() -> ProxyError:
+    return ProxyError(
+        503,
+        "Too many lists of several instances are in progress. Please retry in a moment.",
+        type="server_error",
+        code="too_many_requests_in_progress",
+        retry_after_s=1.0,
     )
 
 

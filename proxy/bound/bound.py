@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from proxy.bound.asking import Asking
+from proxy.bound.binding import too_many_lists
 from proxy.bound.carrying import Carrying
 from proxy.bound.errand import read_errand
 from proxy.bound.ids import SEALED, may_name, named_by
-from proxy.bound.listing import Listing
+from proxy.bound.listing import LISTINGS_AT_ONCE, Listing
 from proxy.bound.notes import MadeNotes, ResponseNotes
 from proxy.bound.search import search_until
 from proxy.bound.whereabouts import Whereabouts
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
     from actors.models import InstanceConfig
     from proxy.bound.binding import Binding
     from proxy.bound.errand import Errand
-    from proxy.bound.ids import Key
+    from proxy.bound.listing import Answer
     from proxy.bound.owners import Owners
-    from proxy.bound.resources import Place
     from proxy.exchange.attempts import Means
     from proxy.exchange.call import Call
     from proxy.exchange.patience import Patience
     from proxy.exchange.ports import RequestReader, ResponseWriter
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.resources import Key, Place
     from proxy.exchange.terms import Terms
 
 
@@ -45,6 +48,7 @@ class Bound:
         self._means = means
         self._owners = owners
         self._asking = Asking(means)
+        self._lists = trio.CapacityLimiter(LISTINGS_AT_ONCE)
         self._whereabouts = Whereabouts(owners, self._asking, configs)
 
     async def serve(
@@ -59,9 +63,11 @@ class Bound:
         resource = place.resource
         record.operation = resource.path
         if request.method == "GET" and resource.listed and len(self._whereabouts.upstreams()) > 1:
-            listing = Listing(self._asking, self._whereabouts, self._owners, record)
             until = search_until(terms.patience, record.started_at)
-            await listing.answer(resource.family, request.query, until, writer)
+            status, headers, body = await self._listed(resource.family, request, record, until)
+            record.status = status
+            record.first_byte_s = trio.current_time() - record.started_at
+            await writer.respond(status, headers, body)
             return
         errand = await read_errand(request, place, terms.forwarded)
         try:
@@ -77,6 +83,20 @@ class Bound:
                 self._learn(errand, place.key, record, done=done, bound=binding is not None)
         finally:
             errand.close()
+
+    async def _listed(
+        self, family: str, request: RequestReader, record: RequestRecord, until: float
+    ) -> Answer:
+        """In its turn. Errors: `ProxyError`, also if that has not come by `until` (trio time)."""
+        with trio.move_on_at(until) as waiting:
+            await self._lists.acquire()
+        if waiting.cancelled_caught:
+            raise too_many_lists()
+        try:
+            listing = Listing(self._asking, self._whereabouts, self._owners, record)
+            return await listing.answer(family, request.query, until)
+        finally:
+            self._lists.release()
 
     def _learn(
         self, errand: Errand, key: Key, record: RequestRecord, *, done: bool, bound: bool

@@ -5,51 +5,38 @@ As `proxy.exchange.attempts`, without what concerns tokens: nothing is reserved,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from math import inf
+from typing import TYPE_CHECKING
 
 import trio
 
 from actors.errors import InstanceCrashed
-from actors.messages import CountFirst, Outcome, Refused
+from actors.messages import CountFirst, Refused
 from actors.models import UnresolvedReference
-from proxy.bound.asking import SERVED, aside, judged
+from proxy.bound.asking import LACKING, REFUSING, SERVED, aside, judged
 from proxy.bound.binding import nobody
 from proxy.bound.whereabouts import NOT_READABLE
 from proxy.exchange import classify
-from proxy.exchange.error_answer import read_error
-from proxy.exchange.headers import is_event_stream, returned
+from proxy.exchange.error_answer import ErrorAnswer, read_error
+from proxy.exchange.failed import Failed, more_telling, tell
+from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import UpstreamFailure
 from proxy.exchange.record import AttemptRecord
-from proxy.exchange.refusals import last_word, refusal_error
+from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 
 if TYPE_CHECKING:
     from actors.lease import Lease
+    from actors.messages import Outcome
     from proxy.bound.binding import Binding
     from proxy.bound.errand import Errand
     from proxy.errors import ProxyError
     from proxy.exchange.attempts import Means
+    from proxy.exchange.classify import Verdict
     from proxy.exchange.patience import Patience
-    from proxy.exchange.ports import Headers, ResponseWriter, UpstreamResponse
+    from proxy.exchange.ports import Headers, ResponseWriter
     from proxy.exchange.record import RequestRecord
-
-_JSON: Final[Headers] = [(b"content-type", b"application/json")]
-_NOT_ALLOWED: Final = (401, 402, 403)
-_LACKING: Final = (404, 405, 501)
-"""Of an address that every upstream should have: this one does not have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """`status`: None if there was no answer at all; then `failure` says why, if it is known."""
-
-    instance: str
-    status: int | None = None
-    headers: Headers | None = None
-    body: bytes = b""
-    failure: UpstreamFailure | None = None
 
 
 class Carrying:
@@ -69,8 +56,10 @@ class Carrying:
         self._binding = binding
         self._writer = writer
         self._record = record
-        self._priority = patience.priority
-        self._wait_until = record.started_at + patience.wait_s
+        wait_s, answer_s, self._priority, _ = patience
+        self._wait_until = record.started_at + wait_s
+        self._answer_until = inf if answer_s is None else record.started_at + answer_s
+        self._excluded: frozenset[str] = frozenset()
         means.retry_budget.request(record.started_at)
 
     async def run(self) -> bool:
@@ -78,35 +67,39 @@ class Carrying:
 
         Errors: `ProxyError` for an answer of our own.
         """
-        excluded: frozenset[str] = frozenset()
-        last: _Failed | None = None
+        last: Failed | None = None
         while True:
-            lease = await self._lease(excluded)
+            lease = await self._lease()
             if isinstance(lease, Refused):
                 if last is None:
                     raise self._refusal(lease)
-                await self._tell(last)
-                return False
+                break
             with lease:
-                last = await self._attempt(lease)
+                failed = await self._attempt(lease)
                 retry_count = lease.config.retry_count
-            if last is None:
+            if failed is None:
                 return True
-            if not self._elsewhere(last) or len(excluded) >= retry_count or not self._may_retry():
-                await self._tell(last)
-                return False
-            excluded |= {last.instance}
+            self._excluded |= {failed.instance}
+            self._come_last(failed)
+            if not self._elsewhere(failed):
+                last = failed
+                break
+            last = more_telling(last, failed)
+            if len(self._excluded) > retry_count or not self._may_retry():
+                break
+        await tell(last, self._binding, self._writer, self._record)
+        return False
 
-    async def _lease(self, excluded: frozenset[str]) -> Lease | Refused:
-        only = None if self._binding is None else self._binding.instances
+    async def _lease(self) -> Lease | Refused:
         started = trio.current_time()
         try:
             answer = await self._means.leases.acquire(
                 self._errand.demand,
                 self._wait_until,
-                excluded,
+                self._excluded,
                 priority=self._priority,
-                only=only,
+                avoided=self._means.missing.at(self._errand.place.resource.path, started),
+                only=None if self._binding is None else self._binding.instances,
             )
         except InstanceCrashed:
             answer = Refused("unavailable")
@@ -121,38 +114,53 @@ class Carrying:
         return refusal_error(refused, model, now) if model else nobody(refused, now)
 
     def _may_retry(self) -> bool:
-        return self._means.retry_budget.take(trio.current_time())
+        now = trio.current_time()
+        return now < self._answer_until and self._means.retry_budget.take(now)
 
-    def _elsewhere(self, failed: _Failed) -> bool:
-        """Whether another instance may do better: if it may do it at all."""
-        status, place = failed.status, self._errand.place
-        if self._binding is not None:
+    def _elsewhere(self, failed: Failed) -> bool:
+        """Whether another instance may do it: if it can do it at all, and if this one has surely
+        not done it, or does nothing that counts twice."""
+        rule, place = failed.verdict.rule, self._errand.place
+        if self._binding is not None and self._binding.instances <= self._excluded:
             return False
-        if status is None or status >= 500 or status in (408, 429) or status in _NOT_ALLOWED:
-            return True
-        # Whoever makes something can do so elsewhere; and who has an upload can't be asked.
-        anywhere = place.key is None or place.resource.family in NOT_READABLE
-        return anywhere and status in _LACKING
+        if rule.kind in REFUSING or failed.status in LACKING:
+            # Whoever makes something can do so elsewhere; and who has an upload can't be asked.
+            anywhere = place.key is None or place.resource.family in NOT_READABLE
+            return anywhere and self._binding is None and self._not_its_own(failed)
+        return rule.elsewhere and (self._errand.method != "POST" or not rule.perhaps_done)
+
+    def _not_its_own(self, failed: Failed) -> bool:
+        """Whether what failed says nothing against the request itself."""
+        return failed.verdict.elsewhere or failed.status in LACKING
+
+    def _come_last(self, failed: Failed) -> None:
+        """Who could not make this is asked last to make others: also if the client tries again
+        because we may not."""
+        place = self._errand.place
+        if place.key is None and self._not_its_own(failed):
+            now = trio.current_time()
+            self._means.missing.note(place.resource.path, failed.instance, now)
 
     # -- one attempt -----------------------------------------------------------------------
 
-    async def _attempt(self, lease: Lease) -> _Failed | None:
+    async def _attempt(self, lease: Lease) -> Failed | None:
         """Sends and relays under the lease, and settles it. None once the client has its answer."""
         record, name = self._record, lease.config.name
         record.instance = name
         record.attempts += 1
         started = trio.current_time()
+        mask = partial(self._means.addresses.masked, lease.config)
         try:
             request = self._errand.request(lease, self._means.addresses)
             response = await self._means.upstream.send(request)
             try:
                 if response.status >= 300:
-                    return await self._refused(lease, response, started)
+                    answer = await read_error(response, mask)
+                    return self._refused(lease, answer, started)
                 relay = Relay(response, self._writer, record)
                 if is_event_stream(response.headers):
                     record.stream = True
                     ending = self._errand.place.resource.stream_ending
-                    mask = partial(self._means.addresses.masked, lease.config)
                     await relay.stream(drop_usage=False, ending=ending, mask=mask)
                 else:
                     await relay.whole()
@@ -160,15 +168,16 @@ class Carrying:
                 await response.aclose()
         except UpstreamFailure as failure:
             latency_s = trio.current_time() - started
-            self._close(lease, aside(classify.failure(failure, latency_s=latency_s)), started)
-            return _Failed(name, failure=failure)
+            verdict = classify.failure(failure, latency_s=latency_s)
+            self._close(lease, aside(verdict), started)
+            return Failed(verdict, name, failure=failure)
         except UnresolvedReference as missing:
-            self._close(lease, classify.keyless(str(missing)).outcome, started)
-            return _Failed(name)
+            verdict = classify.keyless(str(missing))
+            self._close(lease, aside(verdict), started)
+            return Failed(verdict, name)
         except StreamRefused as refused:
-            status, body = classify.stream_error(refused.error)
-            self._close(lease, self._judged(lease, status, _JSON, body), started)
-            return _Failed(name, status, _JSON, self._means.addresses.masked(lease.config, body))
+            status, headers, body = classify.stream_error(refused.error)
+            return self._refused(lease, ErrorAnswer(status, headers, mask(body)), started)
         except CutShort as cut:
             self._close(lease, self._cut(lease, cut), started)
             record.code = "upstream_error" if cut.error is not None else "upstream_interrupted"
@@ -176,20 +185,18 @@ class Carrying:
         self._close(lease, SERVED._replace(status=response.status), started)
         return None
 
-    async def _refused(self, lease: Lease, response: UpstreamResponse, started: float) -> _Failed:
-        mask = partial(self._means.addresses.masked, lease.config)
-        status, headers, body = await read_error(response, mask)
-        self._close(lease, self._judged(lease, status, headers, body), started)
-        return _Failed(lease.config.name, status, headers, body)
+    def _refused(self, lease: Lease, answer: ErrorAnswer, started: float) -> Failed:
+        verdict = self._judged(lease, *answer)
+        self._close(lease, aside(verdict), started)
+        return Failed(verdict, lease.config.name, *answer)
 
-    def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Outcome:
-        return aside(judged(status, headers, body, self._means.addresses.secret(lease.config)))
+    def _judged(self, lease: Lease, status: int, headers: Headers, body: bytes) -> Verdict:
+        return judged(status, headers, body, self._means.addresses.secret(lease.config))
 
     def _cut(self, lease: Lease, cut: CutShort) -> Outcome:
         if cut.error is None:
             return aside(classify.cut(cut.reason, latency_s=0.0))
-        status, body = classify.stream_error(cut.error)
-        return self._judged(lease, status, _JSON, body)
+        return aside(self._judged(lease, *classify.stream_error(cut.error)))
 
     def _close(self, lease: Lease, outcome: Outcome, started: float) -> None:
         """Settles the lease and remembers how it went."""
@@ -197,18 +204,3 @@ class Carrying:
         self._record.trail.append(
             AttemptRecord(lease.config.name, started, lease.tokens, outcome, None, None)
         )
-
-    async def _tell(self, failed: _Failed) -> None:
-        """Tells the client a failure: as it came, or in our words if none came."""
-        record, binding = self._record, self._binding
-        if failed.status is None or failed.headers is None:
-            if binding is not None:
-                raise binding.unreachable(failed.failure)
-            raise last_word("unreachable", failed.failure)
-        if failed.status in _NOT_ALLOWED:
-            raise last_word("credentials", None)
-        record.status = failed.status
-        record.first_byte_s = trio.current_time() - record.started_at
-        headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
-        headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
-        await self._writer.respond(failed.status, headers, failed.body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.messages import NO_MODEL, Demand
-from proxy.bound.ids import Key, named_by
+from proxy.bound.ids import named_by
 from proxy.exchange.call import MAX_MODEL_LENGTH, content_length, expect_plain, read_json
 from proxy.exchange.ports import UpstreamRequest
 from proxy.exchange.rewrite import with_fields
@@ -15,8 +15,8 @@ from proxy.upstream.address import endpoint
 
 if TYPE_CHECKING:
     from actors.lease import Lease
-    from proxy.bound.resources import Place
     from proxy.exchange.ports import Headers, RequestReader
+    from proxy.exchange.resources import Key, Place
     from proxy.upstream.address import AddressBook
 
 SLOWEST_BYTES_PER_S: Final = 16 * 1024

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.exchange.resources import ID, Key, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-Key: TypeAlias = str
 
 SEALED: Final = "sealed"
 MAX_NAMED: Final = 512
@@ -27,8 +27,7 @@ MAX_SEALED: Final = 32
 """Encrypted items of one request that are looked up, the newest ones: one of them is enough to
 tell whose they are."""
 
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,199}")
-_KEY: Final = re.compile(rf"[a-z_]{{1,32}}/{_ID.pattern}")
+_KEY: Final = re.compile(rf"[a-z_]{{1,32}}/{ID.pattern}")
 
 _FAMILY_OF: Final = {
     "previous_response_id": "responses",
@@ -45,11 +44,6 @@ _UNREAD: Final = frozenset({"metadata", "attributes"})
 """What these hold is the client's own."""
 _LOOKED_INTO: Final = (dict, list)
 _HINTS: Final = (b'_id"', b'_ids"', b'"conversation"', b'"encrypted_content"')
-
-
-def is_id(text: str) -> bool:
-    """Whether `text` could be an id: such a one is harmless in a path, a log and a file."""
-    return _ID.fullmatch(text) is not None
 
 
 def is_key(text: str) -> bool:

@@ -123,21 +123,23 @@ class Journal:
         self._reported = False
 
     async def run(self) -> None:
-        """Writes until cancelled; then what is left."""
+        """Writes until cancelled; then what is left, and in which order it was used."""
         try:
             while True:
                 await trio.sleep(INTERVAL_S)
                 await self._write()
         finally:
             with trio.CancelScope(deadline=trio.current_time() + LAST_WRITE_S, shield=True):
-                await self._write()
+                await self._write(ordered=self._owners.reordered)
 
-    async def _write(self) -> None:
+    async def _write(self, *, ordered: bool = False) -> None:
+        """`ordered`: the longest unused has to come first."""
         file, news = self._file, self._owners.news()
-        if news == [] and not self._behind:
+        if news == [] and not self._behind and not ordered:
             return
         most = 2 * len(self._owners) + SPARE_LINES
-        anew = news is None or self._behind or file.damaged or file.lines + len(news) > most
+        anew = ordered or self._behind or file.damaged or news is None
+        anew = anew or file.lines + len(news or ()) > most
         self._behind = True  # also if this is cancelled
         try:
             if news is None or anew:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from pydantic_core import to_json
 
+from proxy.bound.asking import LACKING, json_object
 from proxy.bound.binding import nobody_answered
-from proxy.bound.ids import is_id
 from proxy.bound.lists import (
     Cursor,
     Item,
@@ -23,12 +23,13 @@ from proxy.bound.lists import (
 )
 from proxy.errors import BadRequest
 from proxy.exchange.headers import returned
+from proxy.exchange.resources import is_id
 
 if TYPE_CHECKING:
     from proxy.bound.asking import Answered, Asking
     from proxy.bound.owners import Owners
     from proxy.bound.whereabouts import Whereabouts
-    from proxy.exchange.ports import Headers, ResponseWriter
+    from proxy.exchange.ports import Headers
     from proxy.exchange.record import RequestRecord
 
 AT_ONCE: Final = 8
@@ -38,9 +39,13 @@ MAX_PAGES: Final = 10
 MAX_REMEMBERED: Final = 1000
 """Ids of one page whose owners are remembered: more would push others out."""
 MAX_TOLD: Final = 20
+LISTINGS_AT_ONCE: Final = 4
+"""Of all requests. A long page of one upstream may take ten megabytes until it is merged."""
 UNANSWERED: Final = b"x-proxy-unanswered"
-_LACKING: Final = (404, 405, 501)
-"""An upstream without this API has nothing to list."""
+
+
+Answer: TypeAlias = "tuple[int, Headers, bytes]"
+"""Status, headers and body for the client."""
 
 
 @dataclass(slots=True)
@@ -61,22 +66,22 @@ class Listing:
         self._owners = owners
         self._record = record
 
-    async def answer(self, family: str, query: bytes, until: float, writer: ResponseWriter) -> None:
-        """`until`: trio time until which the cursor's owner is searched for.
+    async def answer(self, family: str, query: bytes, until: float) -> Answer:
+        """`until`: trio time until which the cursor's owner is searched for. Between the steps that
+        take time for long pages other tasks have their turn.
 
-        Errors: `ProxyError` for a query that can't be answered, or if nobody answers."""
+        Errors: `ProxyError` for a query that can't be answered, or if nobody answers.
+        """
         asked = wanted(query, family)
         cursor = await self._cursor(family, asked.after, until)
         found = await self._ask_all(family, asked, cursor)
         if not found.parts:
-            await self._refuse(found, writer)
-            return
+            return self._refusal(found)
         page = merged(found.parts, limit=asked.limit, descending=asked.descending)
         self._remember(family, page["data"], found.parts)
         headers = self._headers([*found.silent, *(each.instance for each in found.refusals)])
-        self._record.status = 200
-        self._record.first_byte_s = trio.current_time() - self._record.started_at
-        await writer.respond(200, headers, to_json(page))
+        await trio.lowlevel.checkpoint()
+        return 200, headers, to_json(page, inf_nan_mode="null")
 
     async def _cursor(self, family: str, after: str | None, until: float) -> Cursor | None:
         if after is None:
@@ -86,11 +91,11 @@ class Listing:
         if binding is not None:
             lease = await self._asking.lease(binding.instances)
             answered = None if lease is None else await self._asking.get(lease, key)
-            if answered is None or answered.status is None or answered.status >= 500:
+            if answered is not None and answered.succeeded:
+                at = created(json_object(answered.body))
+                return Cursor(after, at, min(binding.instances))
+            if answered is None or not answered.conclusive:
                 raise nobody_answered([binding.owner])
-            if answered.status < 300:
-                group = min(binding.instances)
-                return Cursor(after, created(answered.document), group)
         raise BadRequest(f"`after` is {after!r}, which is not there (any more).", param="after")
 
     async def _ask_all(self, family: str, asked: Wanted, cursor: Cursor | None) -> _Found:
@@ -104,6 +109,7 @@ class Listing:
         async with trio.open_nursery() as nursery:
             for group in self._whereabouts.upstreams():
                 nursery.start_soon(ask, group)
+        await trio.lowlevel.checkpoint()
         return found
 
     async def _ask(
@@ -124,7 +130,7 @@ class Listing:
                 break
             self._record.attempts += 1
             answered = await self._asking.get(lease, family, asked.query(after))
-            if answered.status in _LACKING:
+            if answered.status in LACKING:  # it has nothing to list
                 found.parts.append(Part(owner, [], more=False))
                 return
             if answered.status is None or answered.status >= 500:
@@ -132,14 +138,16 @@ class Listing:
             if answered.status >= 300:
                 found.refusals.append(answered)
                 return
-            listed = answered.document.get("data")
+            document = json_object(answered.body)
+            await trio.lowlevel.checkpoint()
+            listed = document.get("data")
             if not isinstance(listed, list):
                 break
             given = [item for item in listed if isinstance(item, dict)]
             page = in_order(given, descending=asked.descending)
             items += after_cursor(page, owner, cursor, descending=asked.descending)
             last = given[-1].get("id") if given else None
-            more = answered.document.get("has_more") is True and last not in (None, after)
+            more = document.get("has_more") is True and last not in (None, after)
             if not more or len(items) > asked.limit:
                 kept = items[: asked.limit + 1]
                 found.parts.append(Part(owner, kept, more and len(kept) == len(items)))
@@ -147,16 +155,15 @@ class Listing:
             after = str(last)
         found.silent.append(owner)
 
-    async def _refuse(self, found: _Found, writer: ResponseWriter) -> None:
+    def _refusal(self, found: _Found) -> Answer:
         """What the client did wrong, if it was that; else that nobody answers."""
         told = [each for each in found.refusals if each.status in (400, 422)]
         if not told:
             raise nobody_answered([*found.silent, *(each.instance for each in found.refusals)])
-        first, record = told[0], self._record
+        first = told[0]
         assert first.status is not None
-        record.status = first.status
-        headers = returned(first.headers, first.instance.encode(), record.id.encode())
-        await writer.respond(first.status, headers, first.body)
+        headers = returned(first.headers, first.instance.encode(), self._record.id.encode())
+        return first.status, headers, first.body
 
     def _headers(self, unanswered: list[str]) -> Headers:
         headers = [

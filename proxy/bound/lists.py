@@ -7,11 +7,12 @@ instance whose name comes first is first, and an instance's own order holds betw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
-from proxy.bound.ids import is_id
 from proxy.errors import BadRequest
+from proxy.exchange.resources import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,6 +25,9 @@ OTHER_MAX_LIMIT: Final = 100
 OTHER_DEFAULT_LIMIT: Final = 20
 """The OpenAI API reference: files come all at once, everything else in pages."""
 MAX_QUERY_FIELDS: Final = 20
+MAX_TIME: Final = 2**53
+"""Larger numbers are no times, and floats no longer tell each from the next."""
+_NUMBER: Final = (int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def merged(parts: Sequence[Part], *, limit: int, descending: bool) -> dict[str, 
         for part in parts
         for number, item in enumerate(part.items)
     ]
-    entries.sort(key=lambda entry: entry[:3])
+    entries.sort(key=itemgetter(0, 1, 2))
     page = [entry[3] for entry in entries[:limit]]
     ids = [item.get("id") for item in page] or [None]
     return {
@@ -141,6 +145,6 @@ def merged(parts: Sequence[Part], *, limit: int, descending: bool) -> dict[str, 
 
 
 def created(item: Item) -> float:
-    """Epoch seconds; 0 if it does not say."""
+    """Epoch seconds; 0 if it does not say, or what can be no time."""
     value = item.get("created_at")
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, _NUMBER) and 0 <= value < MAX_TIME else 0.0

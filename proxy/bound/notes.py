@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.bound.asking import json_object
-from proxy.bound.ids import Key, made_by, sealed_in
+from proxy.bound.ids import made_by, sealed_in
 from proxy.exchange.headers import is_event_stream
 from proxy.exchange.sse import event_document, split_events
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.bound.owners import Owners
     from proxy.exchange.ports import Headers, ResponseWriter
     from proxy.exchange.record import RequestRecord
+    from proxy.exchange.resources import Key
 
 MAX_KEPT_BYTES: Final = 4 * 1024 * 1024
 """Of a long answer; what is made stands at its beginning, but encrypted items anywhere."""

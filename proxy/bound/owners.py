@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proxy.bound.ids import Key
+    from proxy.exchange.resources import Key
 
 Entry: TypeAlias = "tuple[Key, str | None]"
 """A key and the name of its owner; None: it is gone."""
@@ -28,8 +28,12 @@ class Owners:
         self._owners: OrderedDict[Key, str] = OrderedDict()
         self._names: dict[str, str] = {}
         self._news: list[Entry] | None = []
+        self.reordered = False
+        """Whether anything has been used, which is no news: it only changes what is forgotten
+        first."""
         for key, owner in entries:
             self._put(key, owner)
+        self._news = []
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -39,12 +43,16 @@ class Owners:
         owner = self._owners.get(key)
         if owner is not None:
             self._owners.move_to_end(key)
+            self.reordered = True
         return owner
 
     def remember(self, key: Key, owner: str) -> None:
-        if self._owners.get(key) != owner:
+        known = self._owners.get(key) == owner
+        self._put(key, owner)  # first: who reads the news in order has room for it, too
+        if known:
+            self.reordered = True
+        else:
             self._tell((key, owner))
-        self._put(key, owner)
 
     def forget(self, key: Key) -> None:
         if key in self._owners:
@@ -59,7 +67,8 @@ class Owners:
         self._owners[key] = self._names.setdefault(owner, owner)
         self._owners.move_to_end(key)
         if len(self._owners) > self._limit:
-            self._owners.popitem(last=False)
+            forgotten, _ = self._owners.popitem(last=False)
+            self._tell((forgotten, None))
 
     def _tell(self, entry: Entry) -> None:
         if self._news is not None:

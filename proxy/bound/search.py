@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from actors.lease import Lease
     from actors.models import InstanceConfig
     from proxy.bound.asking import Asking
-    from proxy.bound.ids import Key
     from proxy.bound.owners import Owners
     from proxy.exchange.patience import Patience
+    from proxy.exchange.resources import Key
 
 _log = logging.getLogger("proxy.bound")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.bound.binding import Binding, apart, disabled, removed, upstream_of
-from proxy.bound.ids import SEALED, Key
+from proxy.bound.ids import SEALED
 from proxy.bound.search import Searches
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actors.models import InstanceConfig
     from proxy.bound.asking import Asking
     from proxy.bound.owners import Owners
+    from proxy.exchange.resources import Key
 
 MAX_SEARCHED: Final = 3
 """Ids of one request that are searched for; one that is found tells where the others are."""

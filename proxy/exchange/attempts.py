@@ -24,12 +24,11 @@ from proxy.exchange.affinity import affinity
 from proxy.exchange.attempt import surface, upstream_request, usage_learned
 from proxy.exchange.error_answer import read_error
 from proxy.exchange.evidence import evidence
-from proxy.exchange.failed import Failed, more_telling
-from proxy.exchange.failure_table import PASSED_ON
-from proxy.exchange.headers import is_event_stream, returned
+from proxy.exchange.failed import Failed, more_telling, tell
+from proxy.exchange.headers import is_event_stream
 from proxy.exchange.missing_operations import MissingOperations
 from proxy.exchange.ports import UpstreamFailure
-from proxy.exchange.refusals import last_word, refusal_error
+from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 from proxy.exchange.settlement import Settlement
 from proxy.exchange.unaskable import Unaskable
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from proxy.tokens.bounds import EstimateKind
     from proxy.tokens.output import Allowance
 
-_JSON: Final[Headers] = [(b"content-type", b"application/json")]
 MAX_CRASHES: Final = 3
 """Instance crashes that one request puts up with before it is told."""
 
@@ -250,7 +248,7 @@ class Attempts:
         except UnresolvedReference as missing:
             return self._refused(settlement, classify.keyless(str(missing)))
         except StreamRefused as refused:
-            status, headers, body = _as_answer(refused.error)
+            status, headers, body = classify.stream_error(refused.error)
             verdict = self._judged(settlement, status, headers, body)
             return self._refused(settlement, verdict, status=status, headers=headers, body=body)
         except CutShort as cut:
@@ -306,7 +304,7 @@ class Attempts:
     def _cut_outcome(self, settlement: Settlement, cut: CutShort) -> Outcome:
         """An error that the upstream itself sent is judged like any other; a break is its fault."""
         if cut.error is not None:
-            return self._judged(settlement, *_as_answer(cut.error)).outcome
+            return self._judged(settlement, *classify.stream_error(cut.error)).outcome
         latency_s = trio.current_time() - settlement.started_at
         return classify.cut(cut.reason, latency_s=latency_s).outcome
 
@@ -326,21 +324,4 @@ class Attempts:
         return Failed(verdict, config.name, status, headers, body)
 
     async def _relay_failure(self, failed: Failed) -> None:
-        """Tells the client the failure that stays: as it came, or in our words."""
-        record = self._record
-        told = failed.verdict.rule.told
-        if failed.status is None or failed.headers is None or told not in PASSED_ON:
-            binding = self._call.binding
-            if binding is not None and told == "unreachable":
-                raise binding.unreachable(failed.failure)
-            raise last_word(told, failed.failure)
-        record.status = failed.status
-        record.first_byte_s = trio.current_time() - record.started_at
-        headers = returned(failed.headers, failed.instance.encode(), record.id.encode())
-        headers.append((b"x-proxy-attempts", b"%d" % record.attempts))
-        await self._writer.respond(failed.status, headers, failed.body)
-
-
-def _as_answer(error: dict[str, Any]) -> tuple[int, Headers, bytes]:
-    status, body = classify.stream_error(error)
-    return status, _JSON, body
+        await tell(failed, self._call.binding, self._writer, self._record)

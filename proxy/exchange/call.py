@@ -20,9 +20,9 @@ from proxy.tokens.output import choices, generated, output_limit
 
 if TYPE_CHECKING:
     from proxy.bound.binding import Binding
-    from proxy.bound.ids import Key
     from proxy.exchange.operations import Operation, Target
     from proxy.exchange.ports import Headers, RequestReader
+    from proxy.exchange.resources import Key
     from proxy.tokens.output import Allowance
 
 MAX_MODEL_LENGTH: Final = 256

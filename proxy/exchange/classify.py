@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_core import from_json
 
 from actors.messages import Outcome
+from proxy.exchange.error_answer import ErrorAnswer
 from proxy.exchange.failure_table import (
     CUT,
     KEYLESS,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MAX_REASON: Final = 300
 """Characters of an upstream's error message that are shown to operators."""
 MAX_TOLD_HEADERS: Final = 50
+_JSON: Final = ((b"content-type", b"application/json"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,8 @@ def _reason(status: int, code: str, message: str, secret: bytes) -> str:
     return text[:MAX_REASON]
 
 
-def stream_error(error: dict[str, Any]) -> tuple[int, bytes]:
-    """(status, body) that an error event would have been as a plain answer; 500 if unknown.
+def stream_error(error: dict[str, Any]) -> ErrorAnswer:
+    """What an error event would have been as a plain answer, not masked; 500 if unknown.
 
     Servers other than Azure put the status itself into `code`.
     """
@@ -179,4 +181,4 @@ def stream_error(error: dict[str, Any]) -> tuple[int, bytes]:
         if text.isdecimal() and len(text) == 3 and 400 <= int(text) < 600:
             status = int(text)
             break
-    return status, json.dumps({"error": error}).encode()
+    return ErrorAnswer(status, [*_JSON], json.dumps({"error": error}).encode())

@@ -17,7 +17,7 @@ MAX_ERROR_BYTES: Final = 1024 * 1024
 
 
 class ErrorAnswer(NamedTuple):
-    """`headers` and `body` have been masked, and the body is in plain text."""
+    """`headers` and `body` as a client may see them, once they are masked; in plain text."""
 
     status: int
     headers: Headers

@@ -40,6 +40,11 @@ class Rule(NamedTuple):
     telling: int = 0
     hintless_s: float | None = None
 
+    @property
+    def perhaps_done(self) -> bool:
+        """Whether the upstream may have done what was asked all the same."""
+        return self.kind == "instance_error" and self.phase != "connect"
+
 
 MEANING: Final[Mapping[OutcomeKind, tuple[Fault, Domain]]] = {
     "success": ("nobody", "request"),

@@ -1,4 +1,5 @@
-"""Operations that some instances turned out not to have, as their address or version is too old.
+"""Operations that some instances turned out not to have, as their address or version is too old;
+of those that make what is kept, also such in which an instance has failed.
 
 Such an instance is asked last for that operation, for a while: to ask it first every time would
 cost each request an attempt, and all of them together the budget of retries. What else it has is
@@ -23,7 +24,7 @@ class MissingOperations:
         self._until: dict[str, dict[str, float]] = {}
 
     def note(self, operation: str, instance: str, now: float) -> None:
-        """`instance` has just answered that there is no such operation."""
+        """`instance` has just turned out not to have it."""
         self._until.setdefault(operation, {})[instance] = now + MISSING_S
 
     def at(self, operation: str, now: float) -> frozenset[str]:

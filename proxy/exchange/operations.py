@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from proxy.bound.resources import locate
+from proxy.exchange.resources import locate
 
 if TYPE_CHECKING:
-    from proxy.bound.resources import Place
+    from proxy.exchange.resources import Place
     from proxy.exchange.sse import Ending
     from proxy.tokens.bounds import EstimateKind
 

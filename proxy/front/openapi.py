@@ -11,14 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from actors.models import INSTANCE_NAME_PATTERN
-from proxy.bound.resources import RESOURCES
 from proxy.exchange.operations import ADDRESSES, OPERATIONS
+from proxy.exchange.resources import RESOURCES
 from proxy.front.admin import KEY_HEADER, MAX_BODY_BYTES
 from proxy.front.schemas import Json, reference, schemas
 
 if TYPE_CHECKING:
-    from proxy.bound.resources import Resource
     from proxy.exchange.operations import Operation
+    from proxy.exchange.resources import Resource
 
 _PROBLEMS: Final[dict[str, str]] = {
     "400": "The body is no JSON, or repeats a name; or the request is no proper HTTP",

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 import trio
 from bound_bench import BoundBench, Shore, by, document, fakes, generic, keeper, made, shore
-from fakes import FakeAnswer, FakeUpstream, FakeWriter, error_answer, event_stream
+from fakes import FakeAnswer, FakeRequest, FakeUpstream, FakeWriter, error_answer, event_stream
 from harness import running_system
 from trio.testing import wait_all_tasks_blocked
 
+from proxy.bound import listing as listing_module
+from proxy.bound.listing import LISTINGS_AT_ONCE
 from proxy.bound.owners import Owners
 from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 
 ONE, TWO = keeper("one", 1), keeper("two", 2)
 CUT = UpstreamFailure("body", "reset", "reset", answered=True)
+LATE = UpstreamFailure("head", "timeout", "nothing came")
 REFUSED = UpstreamFailure("connect", "refused", "connection refused")
 BOUNDARY = "multipart/form-data; boundary=b"
 
@@ -217,8 +221,8 @@ async def test_a_full_instance_still_serves_what_uses_no_tokens() -> None:
 
 @pytest.mark.parametrize(
     "failing",
-    [REFUSED, error_answer(500), error_answer(404), error_answer(429), error_answer(403)],
-    ids=["refused", "500", "lacking", "429", "403"],
+    [REFUSED, *map(error_answer, (404, 405, 501, 429, 401, 403))],
+    ids=["refused", "404", "405", "501", "429", "401", "403"],
 )
 async def test_something_new_is_made_elsewhere_if_one_can_not(failing: Any) -> None:
     async with fakes(one=failing, two=made("file-1")) as bench:
@@ -230,6 +234,78 @@ async def test_something_new_is_made_elsewhere_if_one_can_not(failing: Any) -> N
         record = bench.records[0]
         assert (record.operation, record.attempts, record.instance) == ("files", 2, "two")
         assert len(record.trail) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (error_answer(500), 500),
+        (error_answer(503), 503),
+        (error_answer(408), 408),
+        (LATE, 504),
+        (UpstreamFailure("send", "reset", "reset"), 502),
+    ],
+)
+async def test_what_may_have_been_made_is_not_made_again(failure: Any, status: int) -> None:
+    """Only the client can know whether it may be there twice; if it tries again, another one is
+    asked first."""
+    async with fakes(one=failure, two=made("thread_1")) as bench:
+        first = await bench.post("/v1/threads")
+        assert first.status == status
+        assert first.header(b"x-proxy-attempts") == b"1"
+        again = await bench.post("/v1/threads")
+        assert (again.status, by(again)) == (200, "two")
+        assert [request.config.name for request in bench.upstream.requests] == ["one", "two"]
+        await bench.post("/v1/conversations")
+        assert bench.upstream.requests[-1].config.name == "one", "what it makes else is its own"
+
+
+async def test_what_is_only_read_may_be_read_again() -> None:
+    owners = Owners(10, [("files/file-1", "same_1")])
+    async with fakes(owners, same_1=error_answer(500), same_2=made("file-1")) as bench:
+        answer = await bench.ask("GET", "/v1/files/file-1")
+        assert (answer.status, by(answer)) == (200, "same_2")
+        posted = await bench.post("/v1/vector_stores", file_ids=["file-1"])
+        assert posted.status == 500
+
+
+async def test_whoever_can_not_be_reached_has_done_nothing() -> None:
+    owners = Owners(10, [("files/file-1", "same_1")])
+    async with fakes(owners, same_1=REFUSED, same_2=made("vs_1")) as bench:
+        posted = await bench.post("/v1/vector_stores", file_ids=["file-1"])
+        assert (posted.status, by(posted)) == (200, "same_2")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_nobody_is_tried_after_the_clients_own_timeout(
+    method: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def slow(request: UpstreamRequest) -> FakeAnswer:
+        await trio.sleep(3)
+        return error_answer(500)
+
+    owners = Owners(10, [("files/file-1", "same_1")])
+    async with fakes(owners, same_1=slow, same_2=slow, same_3=slow) as bench:
+        for seconds, attempts in (("2", 1), ("4", 2), ("60", 3)):
+            answer = await bench.ask(method, "/v1/files/file-1", x_stainless_read_timeout=seconds)
+            assert answer.status == 500
+            assert answer.header(b"x-proxy-attempts") == b"%d" % attempts
+
+
+@pytest.mark.parametrize("path", ["files", "files/file-1", "files/file-1/content"])
+async def test_where_the_upstream_sends_us_is_not_the_clients_business(path: str) -> None:
+    moved = FakeAnswer(307, [(b"location", b"https://one.internal/?sig=abc")], pieces=[b"moved"])
+    async with fakes(Owners(10, [("files/file-1", "one")]), one=moved) as bench:
+        answer = await bench.ask("GET", f"/v1/{path}")
+        assert answer.status == 502
+        assert answer.error()["code"] == "upstream_redirected"
+        assert b"internal" not in answer.body + repr(answer.headers).encode()
+
+
+async def test_of_several_failures_the_one_that_tells_most_is_told() -> None:
+    async with fakes(one=error_answer(429, "x"), two=error_answer(403), three=REFUSED) as bench:
+        answer = await upload(bench)
+        assert (answer.status, by(answer)) == (429, "one")
 
 
 async def test_a_clients_mistake_goes_nowhere_else() -> None:
@@ -261,7 +337,7 @@ async def test_an_answer_to_such_a_call_is_not_held_against_inference() -> None:
         assert standing.breaker.state == "closed"
 
 
-@pytest.mark.parametrize("failure", [REFUSED, UpstreamFailure("head", "timeout", "nothing came")])
+@pytest.mark.parametrize("failure", [REFUSED, LATE])
 async def test_whoever_does_not_answer_such_calls_does_not_answer_others(failure: Any) -> None:
     async with fakes(one=failure) as bench:
         for _ in range(5):
@@ -525,6 +601,66 @@ async def test_a_list_tells_who_has_not_answered() -> None:
         nothing = await bench.ask("GET", "/v1/files")
         assert nothing.status == 503
         assert "`one`, `two`" in nothing.error()["message"]
+
+
+async def test_a_cursor_whose_owner_can_not_tell_is_not_the_clients_mistake() -> None:
+    owners = Owners(10, [("files/file-1", "one")])
+    async with fakes(owners, one=error_answer(401), two=error_answer(404)) as bench:
+        answer = await bench.ask("GET", "/v1/files", query=b"after=file-1")
+        assert answer.status == 503
+        assert "`one`" in answer.error()["message"]
+
+
+async def test_only_so_many_lists_are_in_progress(autojump_clock: trio.testing.MockClock) -> None:
+    under_way = most = 0
+
+    async def listing(request: UpstreamRequest) -> FakeAnswer:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await trio.sleep(4)
+        under_way -= 1
+        return FakeAnswer(pieces=[b'{"data": []}'])
+
+    async with fakes(one=listing, two=error_answer(404)) as bench:
+        writers = [FakeWriter() for _ in range(3 * LISTINGS_AT_ONCE)]
+        async with trio.open_nursery() as nursery:
+            for writer in writers:
+                request = FakeRequest("/v1/files", [], "GET", headers=[(b"x-max-wait-ms", b"7000")])
+                nursery.start_soon(bench.exchange.handle, request, writer)
+        assert most == LISTINGS_AT_ONCE
+        statuses = sorted(writer.status for writer in writers)
+        assert statuses == [200] * 2 * LISTINGS_AT_ONCE + [503] * LISTINGS_AT_ONCE
+
+
+async def test_others_have_their_turn_between_the_steps_of_a_list(monkeypatch: Any) -> None:
+    steps: list[str] = []
+
+    def watched(name: str) -> Any:
+        step = getattr(listing_module, name)
+
+        def watching(*given: Any, **named: Any) -> Any:
+            steps.append(name)
+            return step(*given, **named)
+
+        return watching
+
+    class Turns(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            steps.append("turn")
+
+    long = ("json_object", "in_order", "merged", "to_json")
+    for name in long:
+        monkeypatch.setattr(listing_module, name, watched(name))
+    page = FakeAnswer(pieces=[b'{"data": [{"id": "file-1"}]}'])
+    async with fakes(one=page, two=page) as bench:
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        listed = await bench.ask("GET", "/v1/files")
+        trio.lowlevel.remove_instrument(turns)
+    assert listed.status == 200
+    assert sorted(filter(long.__contains__, steps)) == sorted([*long, *long[:2]])
+    assert all("turn" in pair for pair in itertools.pairwise(steps))
 
 
 async def test_what_is_listed_is_remembered() -> None:

@@ -13,7 +13,6 @@ from proxy.bound.ids import (
     MAX_NAMED,
     MAX_SEALED,
     MAX_WALKED,
-    is_id,
     is_key,
     made_by,
     may_name,
@@ -22,7 +21,7 @@ from proxy.bound.ids import (
     sealed_key,
     told,
 )
-from proxy.bound.resources import RESOURCES, locate
+from proxy.exchange.resources import RESOURCES, is_id, locate
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -67,9 +68,15 @@ def test_an_empty_list_has_the_shape_of_one() -> None:
 
 
 def test_what_has_no_time_or_a_strange_one_is_listed_all_the_same() -> None:
-    items = [{"id": "a", "created_at": "yesterday"}, {"id": "b"}, {"id": "c", "created_at": 5}]
-    page = merged([Part("x", items, more=False)], limit=5, descending=True)
-    assert [item["id"] for item in page["data"]] == ["c", "a", "b"]
+    strange = ["yesterday", None, 10**400, -(10**400), math.inf, -math.inf, math.nan, -1, [5]]
+    items = [{"id": "x", "created_at": at} for at in strange]
+    page = merged(
+        [Part("a", items, more=False), Part("b", [{"created_at": 5}], more=False)],
+        limit=99,
+        descending=True,
+    )
+    assert page["data"] == [{"created_at": 5}, *items]
+    assert in_order(items, descending=False) == items
 
 
 Stocks = dict[str, list[dict[str, Any]]]

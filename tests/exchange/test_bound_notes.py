@@ -12,10 +12,11 @@ from fakes import FakeWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.bound.ids import is_id, sealed_key
+from proxy.bound.ids import sealed_key
 from proxy.bound.notes import MadeNotes, Notes, ResponseNotes
 from proxy.bound.owners import Owners
 from proxy.exchange.record import RequestRecord
+from proxy.exchange.resources import is_id
 
 IDS = st.sampled_from(["resp_1", "resp_2", "file-3", "../x", "", 'a"b', "é"]) | st.integers()
 NAMES = st.sampled_from(

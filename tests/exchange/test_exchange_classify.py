@@ -266,7 +266,7 @@ def test_errors_are_found_in_all_their_shapes(body: bytes, error: dict[str, Any]
 def test_an_error_in_a_stream_is_the_status_that_it_would_have_been(
     error: dict[str, Any], status: int
 ) -> None:
-    found, body = classify.stream_error(error)
+    found, _, body = classify.stream_error(error)
     assert found == status
     assert json.loads(body) == {"error": error}
 
@@ -296,5 +296,5 @@ def test_no_answer_is_beyond_judgement(status: int, body: bytes) -> None:
 @settings(deadline=None)
 @given(ERRORS)
 def test_no_stream_error_is_beyond_judgement(error: dict[str, Any]) -> None:
-    status, _ = classify.stream_error(error)
+    status, *_ = classify.stream_error(error)
     assert 400 <= status < 600

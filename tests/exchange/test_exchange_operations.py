@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,3 +136,14 @@ def test_whatever_is_found_is_in_the_data_plane_and_names_no_path(path: str) -> 
     if target.model is not None:
         assert target.model not in ("", ".", "..")
         assert "/" not in target.model
+
+
+def test_the_exchange_can_do_without_what_is_bound() -> None:
+    """`proxy.bound` is built on `proxy.exchange`, and not the other way round as well."""
+    program = """
+import importlib, pkgutil, sys, proxy.exchange
+for module in pkgutil.iter_modules(proxy.exchange.__path__, "proxy.exchange."):
+    importlib.import_module(module.name)
+sys.exit(any(name.startswith("proxy.bound") for name in sys.modules))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

@@ -11,8 +11,8 @@ from front_fakes import KEY, FakeAdministration, config, front
 
 from actors.changes import masked, new_config
 from actors.models import InstanceConfig, InstanceState
-from proxy.bound.resources import RESOURCES
 from proxy.exchange.operations import ADDRESSES, OPERATIONS, find
+from proxy.exchange.resources import RESOURCES
 from proxy.front.openapi import document
 
 if TYPE_CHECKING:

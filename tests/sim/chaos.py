@@ -20,19 +20,22 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from fakes import FakeRequest, FakeWriter
 from harness import RunningSystem, instance_config, running_system
+from keepsakes import Keepsakes
 from trio.testing import MockClock, wait_all_tasks_blocked
 from weather import AT_FAULT, CALM, FAULTS, Storm, Weather
 from world import CHAT, EMBEDDINGS, TEXT, Crash, leave, named, trace_router
 
 from actors.errors import ChangeRefused
 from actors.instance import InstanceActor
-from actors.messages import Evidence, LeaseId, Observe, Settle
+from actors.messages import NO_MODEL, Evidence, LeaseId, Observe, Settle
 from actors.models import InstanceConfig
 from actors.policy.benches import MAX_BENCH_S
 from actors.policy.breaker import MAX_OPEN_S
 from actors.policy.selection import Strategy
 from actors.supervisor import Supervisor
 from actors.system import SystemOptions
+from proxy.bound.bound import Bound
+from proxy.bound.owners import Owners
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
@@ -56,6 +59,8 @@ LIMITS: Final = (20_000, 200_000, PLENTY)
 """Tokens per minute, of which a run needs about 60 000."""
 RETRIES: Final = 5
 """As many as there may be other instances before the haven."""
+REMEMBERED: Final = 3
+"""Ids whose owners are remembered: so few that some have to be searched for."""
 RECOVERY_S: Final = MAX_BENCH_S + MAX_OPEN_S
 """By then every bench and every open time is over, whatever an upstream has asked for."""
 HAVEN_KILLED_S: Final = 11.0
@@ -66,14 +71,16 @@ POISON: Final = LeaseId(-1)
 
 @dataclass(frozen=True)
 class Chaos:
-    """How much of it. `crashing`: share of the messages; `killed_s`, `changed_s`, `storm_s`: mean
-    time between kills, changes of the configuration, and changes of the weather of an instance."""
+    """How much of it. `kept`: share of the requests about what instances keep; `crashing`: of the
+    messages. `killed_s`, `changed_s`, `storm_s`: mean time between kills, changes of the
+    configuration, and changes of the weather of an instance."""
 
     minutes: float = 2.0
     per_min: float = 240.0
     strategy: Strategy = "priority"
     leaving: float = 0.1
     at_fault: float = 0.05
+    kept: float = 0.1
     crashing: float = 0.002
     killed_s: float = 6.0
     changed_s: float = 4.0
@@ -82,10 +89,12 @@ class Chaos:
 
 @dataclass
 class Client:
-    """`at_fault`: whoever answers tells it so. `left`: went away before the end of its answer."""
+    """`at_fault`: whoever answers tells it so. `kept`: asks about what an instance keeps, which no
+    other one may have. `left`: went away before the end of its answer."""
 
     stream: bool
     at_fault: bool
+    kept: bool = False
     writer: FakeWriter = field(default_factory=FakeWriter)
     left: bool = False
     answered: bool = False
@@ -121,8 +130,9 @@ class Run:
         self._seed = seed
         self._rngs = {
             what: random.Random(f"{seed}/{what}")
-            for what in ("traffic", "weather", "storms", "crashes", "kills", "changes")
+            for what in ("traffic", "weather", "storms", "crashes", "kills", "changes", "kept")
         }
+        self.kept = Keepsakes(CHAT, self._rngs["kept"])
         self._haven_killed_at = -HAVEN_KILLED_S
 
     async def run(self) -> None:
@@ -174,18 +184,22 @@ class Run:
             priority=priority,
             max_tpm=PLENTY if name == HAVEN else rng.choice(LIMITS),
             supported_models=(CHAT, EMBEDDINGS, own_model(name)),
+            api_version="2025-04-01-preview",
             timeout_seconds=rng.choice((5.0, 20.0)),
             retry_count=RETRIES,
         )
 
     def _exchange(self, system: RunningSystem, weather: Weather) -> Exchange:
         trace_router(system, self.trace)
+        means = Means(system.leases, weather, Allowance(), max_wait_s=10.0)
+        self._bound = Bound(means, Owners(REMEMBERED), system.supervisor.configs)
         return Exchange(
-            means=Means(system.leases, weather, Allowance(), max_wait_s=10.0),
+            means=means,
             models=ModelList(system.administration),
             keys=ClientKeys(()),
             max_running=10_000,
             record=self._record,
+            bound=self._bound,
         )
 
     def _record(self, record: RequestRecord) -> None:
@@ -228,14 +242,19 @@ class Run:
 
     @contextmanager
     def _watched(self, actor: InstanceActor, message: Any, now: float) -> Iterator[None]:
-        """What a client's own mistake must not do to an instance."""
-        if not isinstance(message, Settle) or message.outcome.kind != "client_error":
+        """What a client's own mistake must not do to an instance, nor the answer to a question for
+        something that is kept."""
+        if not isinstance(message, Settle):
             yield
             return
-        before = hurt(actor.standing)
+        standing, outcome = actor.standing, message.outcome
+        aside = outcome.status is not None and standing._demands.get(message.lease_id) == NO_MODEL
+        before, state = hurt(standing), standing.breaker.state
         yield
-        if hurt(actor.standing) != before:
-            self.wrongs.append(f"{now}: a client's mistake hurt {actor.standing.config.name}")
+        if outcome.kind == "client_error" and hurt(standing) != before:
+            self.wrongs.append(f"{now}: a client's mistake hurt {standing.config.name}")
+        if aside and standing.breaker.state == "open" != state:
+            self.wrongs.append(f"{now}: an answer about a file shut {standing.config.name} off")
 
     # -- the storm -------------------------------------------------------------------------
 
@@ -357,6 +376,9 @@ class Run:
             "answers open": weather.open,
             "instances retiring": len(system.supervisor._retiring),
             "errors of the haven": system.standing(HAVEN).error_count,
+            "lists": self._bound._lists.borrowed_tokens,
+            "searches": len(self._bound._whereabouts._searches._running),
+            "searches begun": self._bound._whereabouts._searches._limiter.borrowed_tokens,
         }
         for name in system.supervisor._children:
             standing = system.standing(name)
@@ -401,12 +423,18 @@ class Run:
         with trio.CancelScope() as scope:
             if rng.random() < self.chaos.leaving:
                 others.start_soon(leave, scope, rng)
-            await self._ask(exchange, CHAT if rng.random() < 0.8 else EMBEDDINGS, scope)
+            if rng.random() < self.chaos.kept:
+                await self._ask_for_kept(exchange)
+            else:
+                await self._ask(exchange, CHAT if rng.random() < 0.8 else EMBEDDINGS)
 
-    async def _ask(
-        self, exchange: Exchange, model: str, scope: trio.CancelScope | None = None
-    ) -> Client:
-        rng, name = self._rngs["traffic"], f"request-{len(self.clients)}"
+    async def _ask_for_kept(self, exchange: Exchange) -> None:
+        request = self.kept.request()
+        client = await self._send(exchange, request, Client(False, at_fault=False, kept=True))
+        self.kept.learn(client.writer)
+
+    async def _ask(self, exchange: Exchange, model: str) -> Client:
+        rng = self._rngs["traffic"]
         text = TEXT[: min(len(TEXT), 20 + int(rng.expovariate(1 / 300)))]
         stream, at_fault = model == CHAT and rng.random() < 0.5, rng.random() < self.chaos.at_fault
         at_fault = at_fault and model in (CHAT, EMBEDDINGS)
@@ -420,9 +448,13 @@ class Run:
             fields["user"] = AT_FAULT
         if rng.random() < 0.3:
             fields["prompt_cache_key"] = f"conversation {rng.randrange(5)}"
-        client = self.clients[name] = Client(stream, at_fault)
-        headers = [(b"content-type", b"application/json"), (b"x-request-id", name.encode())]
-        request = FakeRequest(path, [json.dumps(fields).encode()], headers=headers)
+        request = FakeRequest(path, [json.dumps(fields).encode()])
+        return await self._send(exchange, request, Client(stream, at_fault))
+
+    async def _send(self, exchange: Exchange, request: FakeRequest, client: Client) -> Client:
+        name = f"request-{len(self.clients)}"
+        self.clients[name] = client
+        request.headers.append((b"x-request-id", name.encode()))
         try:
             await exchange.handle(request, client.writer)
             client.answered = True

@@ -22,6 +22,8 @@ from chaos import (
     Run,
     run_chaos,
 )
+from fakes import FakeWriter
+from keepsakes import KINDS
 from weather import FAULTS
 
 from actors.policy.selection import Strategy
@@ -51,7 +53,7 @@ def check_record(client: Client, record: RequestRecord) -> None:
     assert client.answered is not client.left
     assert record.attempts <= 1 + RETRIES
     assert len(record.trail) <= record.attempts
-    for attempt in record.trail[:-1]:
+    for attempt in record.trail[:-1] if not client.kept else ():
         assert attempt.outcome.kind not in ("success", "client_error"), "and yet another followed"
 
 
@@ -68,6 +70,8 @@ def check_answer(client: Client, record: RequestRecord) -> None:
     elif writer.status != 200 and record.code:
         error = writer.error()
         assert (bool(error["message"]), error["code"]) == (True, record.code), "it is our own"
+    elif client.kept:
+        check_kept(writer)
     elif writer.status != 200:
         answered = {attempt.outcome.status for attempt in record.trail}
         assert writer.status in answered, "it is an upstream's"
@@ -79,9 +83,20 @@ def check_answer(client: Client, record: RequestRecord) -> None:
         assert "error" not in json.loads(writer.body)
 
 
+def check_kept(writer: FakeWriter) -> None:
+    if writer.status != 200:
+        return  # an upstream's refusal, as it came: errands leave no trail
+    kind = writer.header(b"content-type")
+    if kind == b"text/event-stream":
+        last = writer.body.rstrip().rpartition(b"\n\n")[2]
+        assert last.startswith((b"event: response.", b"event: error")), last
+    elif kind == b"application/json" and b"<html>" not in writer.body:
+        assert json.loads(writer.body).get("error") is None
+
+
 def retryable(client: Client) -> bool:
     """Of one that failed: see above. A success is counted by its status."""
-    return not client.left and not client.at_fault
+    return not client.left and not client.at_fault and not client.kept
 
 
 def check_share(run: Run) -> None:
@@ -116,6 +131,10 @@ def test_it_was_a_test() -> None:
     assert codes["upstream_interrupted"] > 5, "cut after the first output"
     at_haven = sum(a.instance == HAVEN for run in runs for r in run.records for a in r.trail)
     assert at_haven < 0.7 * outcomes.total(), "the others work too"
+    assert {kind for run in runs for kind in run.kept.asked} == set(KINDS)
+    done = {r.operation for run in runs for r in run.records if r.status == 200}
+    assert done >= {"files", "files/{file_id}", "files/{file_id}/content", "responses"}
+    assert any("was not remembered" in line for run in runs for line in run.lines)
 
 
 def some_chaos(seed: int) -> Chaos:

@@ -6,6 +6,7 @@ faults below; which of them strike an instance, and how often, is that instance'
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -54,6 +55,8 @@ FAILING: Final = (
     told(408, "Timeout", "The operation was timeout."),
     told(409, "Conflict", "The resource is busy."),
     told(503, "ServiceUnavailable", "Temporarily unable.", (b"retry-after", b"5")),
+    told(500, "quoting", "Not with {key}.", (b"x-debug", b"{key}")),
+    told(500, "quoting", "Not with {key}.", (b"content-encoding", b"gzip")),
     Told(502, b"<html><h1>502 Bad Gateway</h1></html>", [HTML]),
     Told(504, b"", [(b"content-length", b"0")]),
     Told(529, b'{"error": "overloaded"}', [JSON]),
@@ -76,6 +79,8 @@ AT_FAULT_ANSWERS: Final = (
     told(400, "context_length_exceeded", "This model's maximum context length is 8 tokens."),
     told(404, "404", "Resource not found"),
     told(413, None, "Too large."),
+    told(400, "bad", "Not with {key}.", (b"x-debug", b"{key}")),
+    told(400, "bad", "Not with {key}.", (b"content-encoding", b"gzip")),
     told(422, None, "Unprocessable."),
     Told(415, b"no", [(b"content-type", b"text/plain")]),
 )
@@ -203,8 +208,7 @@ class Weather:
             raise UpstreamFailure(*rng.choice(BREAKS), answered=rng.random() < 0.2)
         if fault in ANSWERS:
             return Answer(self, request, answer=ANSWERS[fault](rng))
-        assert isinstance(request.body, bytes)
-        if AT_FAULT.encode() in request.body:
+        if isinstance(request.body, bytes) and AT_FAULT.encode() in request.body:
             return Answer(self, request, answer=rng.choice(AT_FAULT_ANSWERS))
         response = await self._upstream.send(request)
         return Answer(self, request, response=response, fault=fault)
@@ -233,7 +237,10 @@ class Answer:
         self._closed = False
         self._key = request.config.api_key.encode()
         self._response = response
+        self.headers = [(name, value.replace(b"{key}", self._key)) for name, value in self.headers]
         self._told = [] if answer is None else [answer.body.replace(b"{key}", self._key)]
+        if (b"content-encoding", b"gzip") in self.headers:
+            self._told = [gzip.compress(body) for body in self._told]
         self._fault = fault
         self._stream = is_event_stream(self.headers)
         self._after = weather._rng.randrange(6) if self._stream else 0

@@ -6,11 +6,13 @@ vector stores, assistants); Azure has the same below its own addresses.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from proxy.bound.ids import Key, is_id
-
+Key: TypeAlias = str
+"""`family/id`, such as `files/file-1`: also the path at which the thing can be asked for."""
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,199}")
 Method: TypeAlias = Literal["GET", "POST", "DELETE"]
 Made: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -97,6 +99,11 @@ RESOURCES: Final = (
     Resource("threads/{thread_id}/runs/{run_id}/steps", ("GET",)),
     Resource("threads/{thread_id}/runs/{run_id}/steps/{step_id}", ("GET",)),
 )
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` could be an id: such a one is harmless in a path, a log and a file."""
+    return ID.fullmatch(text) is not None
 
 
 class Place(NamedTuple):
