@@ -196,7 +196,7 @@ async def test_an_unread_body_is_skipped_if_it_is_short():
 
 
 @pytest.mark.parametrize("request_", [post(b"x" * 11), chunked(b"x")])
-async def test_else_the_connection_ends_and_what_comes_is_drained(request_: bytes):
+async def test_else_the_connection_ends_with_the_answer(request_: bytes):
     host = FakeHost(ScriptedExchange(nothing_read), Limits(drain_bytes=10))
     [answer] = read_answers(await talk([request_, get()], host=host), "POST")
     assert answer.headers[b"connection"] == b"close"

@@ -253,6 +253,37 @@ async def test_an_early_answer_is_seen_by_a_client_that_still_sends():
             assert (answer.status_code, answer.content) == (401, b"no")
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_last_answer_arrives_whole_whatever_the_client_still_sends(
+    secure: bool, authority, server_tls
+):
+    answer = b"x" * 90_000  # our kernel takes all of it, and the client's only a part
+    more_was_sent = trio.Event()
+
+    async def large(reader, writer) -> None:
+        await more_was_sent.wait()
+        await writer.respond(200, [], answer)
+
+    tls = server_tls if secure else None
+    exchange = ScriptedExchange(large)
+    async with listening(exchange, tls=tls, linger_s=5) as here:
+        client = await here.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream = client
+        if secure:
+            stream = trio.SSLStream(
+                client, client_tls(authority), server_hostname="127.0.0.1", https_compatible=True
+            )
+        await stream.send_all(get("/v1/x", b"connection: close"))
+        await until(lambda: exchange.running == 1)
+        await stream.send_all(b"\r\n")
+        more_was_sent.set()
+        await trio.testing.wait_all_tasks_blocked()
+        [received] = read_answers(await receive_all(stream))
+        assert received.body == answer
+        await stream.aclose()
+
+
 @pytest.mark.parametrize(
     ("limit", "code", "setting"),
     [
