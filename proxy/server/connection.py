@@ -104,7 +104,7 @@ class Connection:
         self.host = host
         self._answer: Answer | None = None
         self.closing = host.draining
-        """Whether the request in hand, if there is one, is the last."""
+        """Whether the request in hand, or else the next one, is the last."""
         self._departed = False
         self._ended = False
 
@@ -217,7 +217,7 @@ class Connection:
         if received:
             # The head may be here already; a client that pipelines must not starve the others.
             await trio.lowlevel.checkpoint()
-        elif self.closing:
+        elif self.host.draining:
             return b""
         else:
             self.idle_since = self.host.now

@@ -424,6 +424,22 @@ async def test_a_draining_host_takes_no_further_request():
     assert answer.headers[b"connection"] == b"close"
 
 
+async def test_a_connection_told_too_late_to_wind_down_serves_one_more_request():
+    async def told_late(reader, writer) -> None:
+        await writer.respond(200, [], b"")
+        connection.closing = True
+
+    connection, client = open_connection(FakeHost(ScriptedExchange(told_late)))
+    answers = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        for _ in range(2):
+            await client.send_all(get())
+            answers += read_answers(await client.receive_some(), "GET")
+        assert await receive_all(client) == b""
+    assert [answer.headers.get(b"connection") for answer in answers] == [None, b"close"]
+
+
 async def test_a_connection_that_opens_while_draining_is_closed():
     host = FakeHost(draining=True)
     connection, client = open_connection(host)

@@ -312,6 +312,24 @@ async def test_one_connection_too_many_is_refused(limit: str, code: bytes, setti
         assert (await receive_all(third)).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_who_connects_before_the_wind_down_is_served_once(
+    secure: bool, authority, server_tls
+):
+    async with listening(tls=server_tls if secure else None) as here:
+        stream = client = await here.connect()
+        await until(lambda: here.server.statistics().open == 1)
+        here.server.wind_down()
+        if secure:
+            stream = trio.SSLStream(
+                client, client_tls(authority), server_hostname="127.0.0.1", https_compatible=True
+            )
+            await stream.do_handshake()
+        await stream.send_all(get())
+        [answer] = read_answers(await receive_all(stream), "GET")
+        assert (answer.status, answer.headers[b"connection"]) == (200, b"close")
+
+
 async def test_drain_ends_idle_connections_at_once_and_lets_requests_finish():
     go = trio.Event()
 
