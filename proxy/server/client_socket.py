@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from proxy.server.limits import Limits
 
 RECEIVE_BYTES = 64 * 1024
 """The most that one read returns; also what a connection holds in memory at the most, beside a
@@ -32,10 +36,11 @@ class ClientSocket(trio.abc.HalfCloseableStream):
     One task reads, one task sends.
     """
 
-    def __init__(self, sock: socket.socket, send_stall_s: float) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self.socket = sock
         """Hypercorn asks it for the addresses."""
-        self._send_stall_s = send_stall_s
+        self._send_stall_s = limits.send_stall_s
+        self._linger_s = limits.linger_s
         self._sends = 0
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -43,11 +48,11 @@ class ClientSocket(trio.abc.HalfCloseableStream):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     @classmethod
-    def adopt(cls, accepted: trio.SocketStream, send_stall_s: float) -> ClientSocket:
+    def adopt(cls, accepted: trio.SocketStream, limits: Limits) -> ClientSocket:
         """Takes the socket out of a stream that trio accepted. Never blocks."""
         sock = socket.socket(fileno=accepted.socket.detach())
         sock.setblocking(False)
-        return cls(sock, send_stall_s)
+        return cls(sock, limits)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What has arrived; b"" when the client has closed its side. Always a checkpoint.
@@ -62,6 +67,8 @@ class ClientSocket(trio.abc.HalfCloseableStream):
                     return sock.recv(max_bytes or RECEIVE_BYTES)
                 except BlockingIOError:
                     continue
+        except trio.BusyResourceError:
+            raise trio.ClosedResourceError("this connection is being closed") from None
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
 
@@ -115,8 +122,22 @@ class ClientSocket(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        self.hang_up()
-        await trio.lowlevel.checkpoint()
+        """Ends our side, reads the client's for a while (`Limits.linger_s`) and throws it away.
+
+        Closing with bytes unread, or still to come, resets the connection, which can destroy what
+        the client has not read yet (RFC 9112, section 9.6). Cancelled, it closes at once; as it
+        does when another task is reading already, which then gets `trio.ClosedResourceError`.
+        """
+        try:
+            with trio.move_on_after(self._linger_s):
+                await trio.lowlevel.checkpoint()
+                await self.send_eof()
+                while await self.receive_some():
+                    pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # The client has gone, and the end is what was wanted.
+        finally:
+            self.hang_up()
 
     def hang_up(self, *, reset: bool = False) -> None:
         """Closes the socket at once; whoever waits on it gets `trio.ClosedResourceError`, even in

@@ -104,7 +104,7 @@ class Connection:
         self.host = host
         self._answer: Answer | None = None
         self.closing = host.draining
-        """Whether the request in hand, if there is one, is the last."""
+        """Whether the request in hand, or else the next one, is the last."""
         self._departed = False
         self._ended = False
 
@@ -217,7 +217,7 @@ class Connection:
         if received:
             # The head may be here already; a client that pipelines must not starve the others.
             await trio.lowlevel.checkpoint()
-        elif self.closing:
+        elif self.host.draining:
             return b""
         else:
             self.idle_since = self.host.now
@@ -267,8 +267,6 @@ class Connection:
                 LOG.error("request left without a complete answer")
                 await self._answer_failure(answer, _internal_error())
         if not answer.keep_alive or self._departed:
-            if not request.complete:
-                await self._linger()
             return False
         if not request.complete:
             try:
@@ -287,20 +285,6 @@ class Connection:
     async def _refuse(self, error: ProxyError) -> None:
         LOG.debug("request refused: %s", error)
         await self.send(encode_refusal(error))
-        await self._linger()
-
-    async def _linger(self) -> None:
-        """Ends our side and reads the client's for a while.
-
-        Closing with bytes unread resets the connection, which can destroy the answer before the
-        client has read it (RFC 9112, section 9.6).
-        """
-        self.idle_since = None
-        with trio.move_on_after(self.limits.linger_s):
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                await self._stream.send_eof()
-            while await self._stream.receive_some():
-                pass
 
     async def _apologize(self) -> None:
         """Tells a client whose request a drain has cut short that it may come again."""

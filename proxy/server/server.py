@@ -151,7 +151,7 @@ class Server:
     async def _serve_client(self, accepted: trio.SocketStream) -> None:
         try:
             address = str(accepted.socket.getpeername()[0])
-            client = ClientSocket.adopt(accepted, self.limits.send_stall_s)
+            client = ClientSocket.adopt(accepted, self.limits)
         except OSError:  # The client has gone already.
             return
         stream: trio.abc.Stream = client

@@ -10,16 +10,19 @@ import trio
 
 from proxy.server.client_socket import SENDS_PER_CHECKPOINT, ClientSocket
 from proxy.server.departures import PeekDepartures, open_departures
+from proxy.server.limits import Limits
 
 
-def socket_pair(send_stall_s: float = 10.0) -> tuple[ClientSocket, socket.socket]:
+def socket_pair(
+    send_stall_s: float = 10.0, linger_s: float = 0.0
+) -> tuple[ClientSocket, socket.socket]:
     """Our end and the client's, over TCP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
     client.setblocking(False)
     ours.setblocking(False)
-    return ClientSocket(ours, send_stall_s), client
+    return ClientSocket(ours, Limits(send_stall_s=send_stall_s, linger_s=linger_s)), client
 
 
 async def read_exactly(client: socket.socket, length: int) -> bytes:
@@ -106,6 +109,71 @@ async def test_a_reset_is_an_error_to_both_sides():
     with pytest.raises(trio.BrokenResourceError):
         await ours.send_all(b"x")
     await ours.aclose()
+
+
+async def test_closing_destroys_nothing_that_the_client_has_not_read():
+    ours, client = socket_pair(linger_s=5)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    answer = os.urandom(90_000)  # our kernel takes all of it, and the client's only a part
+
+    async def send_and_close() -> None:
+        await ours.send_all(answer)
+        await ours.aclose()
+
+    with client:
+        client.send(b"nobody reads this")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_and_close)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await read_exactly(client, len(answer)) == answer
+            await trio.lowlevel.wait_readable(client)
+            assert client.recv(1) == b""
+            client.close()
+
+
+async def test_closing_has_an_end():
+    ours, client = socket_pair(linger_s=0.05)
+
+    async def flood() -> None:
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                await trio.lowlevel.wait_writable(client)
+                client.send(b"x" * 1000)
+
+    with client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            await ours.aclose()
+        assert ours.socket.fileno() < 0
+
+
+async def test_closing_that_is_cancelled_is_done_at_once():
+    ours, client = socket_pair(linger_s=60)
+    with client:
+        await trio.aclose_forcefully(ours)
+        assert ours.socket.fileno() < 0
+        await ours.aclose()
+
+
+async def test_closing_frees_whoever_reads():
+    ours, client = socket_pair(linger_s=60)
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.receive_some()
+
+    with client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.aclose()
+    ours, client = socket_pair(linger_s=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        await receive()
+        assert ours.socket.fileno() >= 0
+        client.close()
 
 
 async def test_fast_sends_let_others_run_now_and_then():

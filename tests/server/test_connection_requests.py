@@ -196,7 +196,7 @@ async def test_an_unread_body_is_skipped_if_it_is_short():
 
 
 @pytest.mark.parametrize("request_", [post(b"x" * 11), chunked(b"x")])
-async def test_else_the_connection_ends_and_what_comes_is_drained(request_: bytes):
+async def test_else_the_connection_ends_with_the_answer(request_: bytes):
     host = FakeHost(ScriptedExchange(nothing_read), Limits(drain_bytes=10))
     [answer] = read_answers(await talk([request_, get()], host=host), "POST")
     assert answer.headers[b"connection"] == b"close"
@@ -422,6 +422,22 @@ async def test_a_draining_host_takes_no_further_request():
         await client.send_all(get() + get())
         [answer] = read_answers(await receive_all(client), "GET")
     assert answer.headers[b"connection"] == b"close"
+
+
+async def test_a_connection_told_too_late_to_wind_down_serves_one_more_request():
+    async def told_late(reader, writer) -> None:
+        await writer.respond(200, [], b"")
+        connection.closing = True
+
+    connection, client = open_connection(FakeHost(ScriptedExchange(told_late)))
+    answers = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        for _ in range(2):
+            await client.send_all(get())
+            answers += read_answers(await client.receive_some(), "GET")
+        assert await receive_all(client) == b""
+    assert [answer.headers.get(b"connection") for answer in answers] == [None, b"close"]
 
 
 async def test_a_connection_that_opens_while_draining_is_closed():

@@ -29,7 +29,7 @@ CONVERSATIONS = {
     "too many headers": get("/v1/x", *[b"a:"] * 30),
     "too large": get("/v1/x", b"a: " + b"b" * 300),
 }
-LIMITS = Limits(header_count=20, head_bytes=300, linger_s=0.01)
+LIMITS = Limits(header_count=20, head_bytes=300)
 
 
 async def outcome(pieces: list[bytes]) -> tuple[bytes, list, list[bytes]]:

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 class _CancelAtStep(trio.abc.Instrument):
-    """Cancels `nursery` when the tasks below it are about to be run for the `step`th time."""
+    """Cancels `nursery` when the tasks below it, or with `everywhere` any tasks, are about to be
+    run for the `step`th time."""
 
-    def __init__(self, nursery: trio.Nursery, step: int) -> None:
+    def __init__(self, nursery: trio.Nursery, step: int, everywhere: bool) -> None:
         self.nursery = nursery
         self.left = step
+        self.everywhere = everywhere
 
     def before_task_step(self, task: Task) -> None:
-        if _is_below(task, self.nursery):
+        if self.everywhere or _is_below(task, self.nursery):
             self.left -= 1
             if self.left == 0:
                 self.nursery.cancel_scope.cancel()
@@ -35,10 +37,14 @@ def _is_below(task: Task, nursery: trio.Nursery) -> bool:
 
 
 async def cancel_at_each_step(
-    scenario: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]]
+    scenario: Callable[[], Awaitable[None]],
+    check: Callable[[], Awaitable[None]],
+    *,
+    everywhere: bool = False,
 ) -> int:
     """Runs `scenario` again and again, each time cancelled one step later, until it completes;
-    `check` runs after each. Returns the number of steps."""
+    `check` runs after each. `everywhere`: the steps of all other tasks count too. Returns the
+    number of steps."""
     for step in range(1, 1000):
         completed = False
 
@@ -48,7 +54,7 @@ async def cancel_at_each_step(
             completed = True
 
         async with trio.open_nursery() as nursery:
-            instrument = _CancelAtStep(nursery, step)
+            instrument = _CancelAtStep(nursery, step, everywhere)
             trio.lowlevel.add_instrument(instrument)
             nursery.start_soon(run)
         trio.lowlevel.remove_instrument(instrument)
