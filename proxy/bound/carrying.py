@@ -21,7 +21,7 @@ from proxy.exchange import classify
 from proxy.exchange.attempts import MAX_ERROR_BYTES
 from proxy.exchange.headers import is_event_stream, returned
 from proxy.exchange.ports import UpstreamFailure
-from proxy.exchange.record import AttemptRecord
+from proxy.exchange.record import AttemptRecord, beginning
 from proxy.exchange.refusals import last_word, refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 
@@ -111,6 +111,8 @@ class Carrying:
         except InstanceCrashed:
             answer = Refused("unavailable")
         self._record.wait_s += trio.current_time() - started
+        if isinstance(answer, Refused):
+            self._record.refuse(answer)
         assert not isinstance(answer, CountFirst), "there is nothing to count"
         return answer
 
@@ -197,8 +199,9 @@ class Carrying:
     def _close(self, lease: Lease, outcome: Outcome, started: float) -> None:
         """Settles the lease and remembers how it went."""
         lease.settle(outcome, 0)
+        name = lease.config.name
         self._record.trail.append(
-            AttemptRecord(lease.config.name, started, lease.tokens, outcome, None, None)
+            AttemptRecord(name, started, lease.tokens, outcome, None, None, beginning(lease.met))
         )
 
     async def _tell(self, failed: _Failed) -> None:
