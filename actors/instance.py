@@ -120,7 +120,8 @@ class InstanceActor:
             self.state_log.notice(now, "a request is let through")
         config = standing.config
         deployment, sound = config.deployment(ask.demand.model), standing.breaker.sound
-        ask.reply.set(Grant(ask.lease_id, config, deployment, tokens, self.mailbox, sound))
+        mailbox, met = self.mailbox, ask.met
+        ask.reply.set(Grant(ask.lease_id, config, deployment, tokens, mailbox, sound, met))
 
     def _settle(self, message: Settle, now: float) -> None:
         standing, outcome = self.standing, message.outcome

@@ -34,7 +34,7 @@ from actors.messages import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.messages import Evidence
+    from actors.messages import Evidence, Met
     from actors.models import InstanceConfig
     from actors.router import RouterAddress
 
@@ -64,6 +64,11 @@ class Lease:
     def sound(self) -> bool:
         """Whether nothing spoke against the instance when the lease was granted."""
         return self._grant.sound
+
+    @property
+    def met(self) -> Met:
+        """What kept instances from taking the request, before this one did. See `Acquire`."""
+        return self._grant.met
 
     @property
     def tokens(self) -> int:

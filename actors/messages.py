@@ -26,6 +26,7 @@ The only thing in them that changes is the reply slot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NewType, TypeAlias
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from actors.mailbox import Mailbox, Reply
     from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
-    from actors.policy.headroom import Headroom
+    from actors.policy.headroom import Headroom, Obstacle
 
 LeaseId = NewType("LeaseId", int)
 """Unique in the process; named by the requester before anybody has granted anything."""
@@ -43,6 +44,9 @@ LeaseId = NewType("LeaseId", int)
 NO_MODEL: Final = ""
 """The model of a demand that needs none, and no tokens: every enabled instance may take it."""
 
+
+Met: TypeAlias = "Mapping[str, Obstacle]"
+NOTHING: Final[Met] = MappingProxyType({})
 
 Rank: TypeAlias = "tuple[int, bool]"
 """Of those who wait; lower is earlier. See `Acquire.rank`."""
@@ -71,7 +75,7 @@ class Grant(NamedTuple):
 
     `config` is the instance's configuration at the moment of the grant and stays good for the
     life of the lease, whatever is changed meanwhile. `sound`: nothing spoke against the instance
-    then, as `Breaker.sound` says.
+    then, as `Breaker.sound` says. `met`: see `Acquire`.
     """
 
     lease_id: LeaseId
@@ -80,6 +84,7 @@ class Grant(NamedTuple):
     tokens: int
     instance: Mailbox[InstanceRequest, InstanceControl]
     sound: bool
+    met: Met = NOTHING
 
 
 RefusalReason: TypeAlias = Literal[
@@ -93,12 +98,13 @@ class Refused:
 
     `retry_at`: trio time at which it could be admitted as far as is known now; None when waiting
     does not help. `limit`: the largest input (`input_too_long`) or reservation (`too_large`) that
-    some instance accepts.
+    some instance accepts. `met`: see `Acquire`; it makes no difference to two refusals.
     """
 
     reason: RefusalReason
     retry_at: float | None = None
     limit: int | None = None
+    met: Met = field(default_factory=lambda: NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ class Acquire(NamedTuple):
     shares with requests that should meet the same instance if there is room. `priority`: its
     place among those that wait; lower is earlier. `again`: it was refused before and comes back
     when it was told to; the requester claims it, the router checks it. `only`: the instances that
-    hold what it speaks of, so that no other will do; None: any.
+    hold what it speaks of, so that no other will do; None: any. `met`: what the router has found
+    to keep instances from taking it, by their names, the first to be asked first.
     """
 
     lease_id: LeaseId
@@ -130,6 +137,7 @@ class Acquire(NamedTuple):
     avoided: frozenset[str] = frozenset()
     again: bool = False
     only: frozenset[str] | None = None
+    met: Met = NOTHING
 
     @property
     def rank(self) -> Rank:

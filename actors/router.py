@@ -31,6 +31,7 @@ from actors.messages import (
     Explain,
     Explanation,
     InstanceRef,
+    Met,
     Refused,
     RosterChanged,
     RouterControl,
@@ -149,8 +150,9 @@ class Router:
             return
         if now >= self._retry_at:
             self._serve_line(now)
-        if not self._decide(ask, now):
-            self._line.join(ask)
+        met = self._decide(ask, now)
+        if met is not None:
+            self._line.join(_having(ask, met))
             self.address.waiting = len(self._line)
 
     def _recognised(self, ask: Acquire, now: float) -> Acquire:
@@ -160,8 +162,8 @@ class Router:
         known = promises.take_up(model, now) if ask.demand.exact else promises.due(model, now)
         return ask if known else ask._replace(again=False)
 
-    def _decide(self, ask: Acquire, now: float, *, waited: bool = False) -> bool:
-        """Forwards or answers; False if `ask` has to wait, and it has made its claims.
+    def _decide(self, ask: Acquire, now: float, *, waited: bool = False) -> Met | None:
+        """Forwards or answers; what `ask` has met if it has to wait, and it has made its claims.
 
         If an exact count could make an instance take it that comes earlier in the strategy's
         order, that is the answer. `waited`: it is in the line, so there is time to let an
@@ -175,29 +177,29 @@ class Router:
                 continue
             obstacle = self._obstacle(ref, ask, now, waited=waited)
             if obstacle is None:
-                if (waited and len(ref.mailbox)) or not _offer(ref, ask):
+                if (waited and len(ref.mailbox)) or not _offer(ref, ask, met):
                     obstacle = Obstacle("no_headroom", now + PAUSE_S)
                 else:
                     pool.granted(name)
-                    return True
+                    return None
             elif obstacle.reason == "count_first":
                 ask.reply.set(CountFirst())
-                return True
+                return None
             met[name] = obstacle
         hopes = {name: o for name, o in met.items() if opens_by(o, ask.wait_until)}
         if not hopes or now >= ask.wait_until:
             none_left = (
                 bool(pool.candidates) and not met and (ask.only is None or bool(ask.excluded))
             )
-            self._refuse(ask, refusal(met.values(), excluded=none_left), now)
+            self._refuse(ask, refusal(met.values(), excluded=none_left), met, now)
         elif not ask.demand.exact:  # counting later would cost the place in the line
             ask.reply.set(CountFirst())
         elif self._line.full() and not waited:
-            self._refuse(ask, Refused("saturated"), now)
+            self._refuse(ask, Refused("saturated"), met, now)
         else:
             self._hold(ask, hopes, now, waited=waited)
-            return False
-        return True
+            return met
+        return None
 
     def _in_order(self, ask: Acquire, pool: Pool[InstanceRef], now: float) -> Iterable[InstanceRef]:
         """The candidates as `ask` has them tried, those that it avoids last."""
@@ -258,14 +260,14 @@ class Router:
         look_at = min(o.by or NEVER if o.until is None else o.until for o in hopes.values())
         self._retry_at = min(self._retry_at, max(look_at, now + PAUSE_S))
 
-    def _refuse(self, ask: Acquire, answer: Refused, now: float) -> None:
+    def _refuse(self, ask: Acquire, answer: Refused, met: Met, now: float) -> None:
         """Answers, and if it is for a limit, promises the time at which its turn would come."""
+        retry_at = answer.retry_at
         if answer.reason == "saturated":
             limit, retry_at = self._turn_of(ask, now)
-            answer = replace(answer, retry_at=retry_at)
             if limit is not None and retry_at is not None:
                 self._promises.give(ask, limit, retry_at, now)
-        ask.reply.set(answer)
+        ask.reply.set(replace(answer, retry_at=retry_at, met=_having(ask, met).met))
 
     def _turn_of(self, ask: Acquire, now: float) -> tuple[Limit | None, float | None]:
         """The limit at which `ask` would have its turn first, after all who are ahead of it, and
@@ -342,7 +344,7 @@ class Router:
         self._claims.clear()
         blocked: set[Lane] = set()
         for ask in self._line.oldest_first(blocked):
-            if not ask.reply.awaited or self._decide(ask, now, waited=True):
+            if not ask.reply.awaited or self._decide(ask, now, waited=True) is None:
                 self._bookings.ended(ask.lease_id, now)
                 self._line.leave(ask.lease_id)
             elif all(
@@ -371,6 +373,10 @@ def _open_to(ask: Acquire, name: str) -> bool:
     return name not in ask.excluded and (ask.only is None or name in ask.only)
 
 
+def _having(ask: Acquire, met: Met) -> Acquire:
+    return ask._replace(met={**ask.met, **met})
+
+
 def _limit(ref: InstanceRef, ask: Acquire, now: float) -> Limit:
     return ref.config.name, ref.headroom.limit_of(ask.demand.model, now)
 
@@ -380,10 +386,10 @@ def _avoiding(names: frozenset[str], refs: Iterable[InstanceRef]) -> list[Instan
     return sorted(refs, key=lambda ref: ref.config.name in names)
 
 
-def _offer(ref: InstanceRef, ask: Acquire) -> bool:
+def _offer(ref: InstanceRef, ask: Acquire, met: Met) -> bool:
     """Whether the instance's mailbox took it; a full one has to be given time."""
     try:
-        ref.mailbox.offer(ask)
+        ref.mailbox.offer(_having(ask, met) if met else ask)
     except (trio.WouldBlock, MailboxClosed):
         return False
     return True

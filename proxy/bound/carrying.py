@@ -22,7 +22,7 @@ from proxy.exchange.error_answer import ErrorAnswer, read_error
 from proxy.exchange.failed import Failed, more_telling, tell
 from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import UpstreamFailure
-from proxy.exchange.record import AttemptRecord
+from proxy.exchange.record import AttemptRecord, beginning
 from proxy.exchange.refusals import refusal_error
 from proxy.exchange.relay import CutShort, Relay, StreamRefused
 
@@ -104,6 +104,8 @@ class Carrying:
         except InstanceCrashed:
             answer = Refused("unavailable")
         self._record.wait_s += trio.current_time() - started
+        if isinstance(answer, Refused):
+            self._record.refuse(answer)
         assert not isinstance(answer, CountFirst), "there is nothing to count"
         return answer
 
@@ -201,6 +203,7 @@ class Carrying:
     def _close(self, lease: Lease, outcome: Outcome, started: float) -> None:
         """Settles the lease and remembers how it went."""
         lease.settle(outcome, 0)
+        name = lease.config.name
         self._record.trail.append(
-            AttemptRecord(lease.config.name, started, lease.tokens, outcome, None, None)
+            AttemptRecord(name, started, lease.tokens, outcome, None, None, beginning(lease.met))
         )

@@ -184,6 +184,7 @@ class Attempts:
         record.demanded_input_tokens = demand.input_likely
         record.demanded_output_tokens = demand.output
         if isinstance(answer, Refused):
+            record.refuse(answer)
             if last is not None and answer.reason != "saturated":
                 await self._relay_failure(last)
                 return None
@@ -225,7 +226,7 @@ class Attempts:
                     settlement.stage = "refused"
                     return await self._error_answer(settlement, response, asked=ask_usage)
                 settlement.relay = relay = Relay(response, self._writer, record)
-                seen = evidence(response.headers)
+                settlement.seen = seen = evidence(response.headers)
                 if is_event_stream(response.headers):
                     if seen is not None:
                         lease.observe(seen)  # now: at the end of the stream it is history

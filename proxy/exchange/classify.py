@@ -7,6 +7,7 @@ The one place where statuses, bodies and I/O failures become an `Outcome`, by th
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 MAX_REASON: Final = 300
 """Characters of an upstream's error message that are shown to operators."""
 MAX_TOLD_HEADERS: Final = 50
+<<<<<<< HEAD
 _JSON: Final = ((b"content-type", b"application/json"),)
+=======
+_NAME: Final = re.compile(r"[\w.\[\]-]{1,100}", re.ASCII)
+"""Codes, and the paths of fields."""
+>>>>>>> asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ def answer(
     outcome = Outcome(
         rule.kind,
         status=status,
-        reason=_reason(status, code, message, secret),
+        reason=_reason(status, error, rule, secret),
         bench_s=bench_s,
         reached=True,
         latency_s=latency_s,
@@ -158,17 +164,31 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, str | int) else ""
 
 
-def _reason(status: int, code: str, message: str, secret: bytes) -> str:
+def _reason(status: int, error: dict[str, Any], rule: Rule, secret: bytes) -> str:
+    """What an upstream says of a request that is wrong may quote it: of that only names are kept,
+    the code's and the field's."""
+    code, said = _text(error.get("code")), _text(error.get("message"))
+    if rule.kind == "client_error":
+        code, said = _name(code), _name(_text(error.get("param")))
     text = " ".join(part for part in (str(status), code) if part)
-    if message:
-        text = f"{text}: {message}"
+    if said:
+        text = f"{text}: {said}"
     if secret:
         text = text.replace(secret.decode("latin-1"), "***")
     return text[:MAX_REASON]
 
 
+<<<<<<< HEAD
 def stream_error(error: dict[str, Any]) -> ErrorAnswer:
     """What an error event would have been as a plain answer, not masked; 500 if unknown.
+=======
+def _name(text: str) -> str:
+    return text if _NAME.fullmatch(text) else ""
+
+
+def stream_error(error: dict[str, Any]) -> tuple[int, bytes]:
+    """(status, body) that an error event would have been as a plain answer; 500 if unknown.
+>>>>>>> asks
 
     Servers other than Azure put the status itself into `code`.
     """

@@ -12,7 +12,7 @@ import trio
 
 from actors.lease import CANCELLED_BEFORE_SENDING
 from actors.messages import Outcome
-from proxy.exchange.record import AttemptRecord
+from proxy.exchange.record import AttemptRecord, beginning
 
 if TYPE_CHECKING:
     from actors.lease import Lease
@@ -34,7 +34,7 @@ class Settlement:
     """Of one attempt, begun at `started_at` (trio time). One of the methods that
     settle is called, once; `interrupted` also after it."""
 
-    __slots__ = ("_call", "_means", "_record", "lease", "relay", "stage", "started_at")
+    __slots__ = ("_call", "_means", "_record", "lease", "relay", "seen", "stage", "started_at")
 
     def __init__(
         self, means: Means, call: Call, record: RequestRecord, lease: Lease, started_at: float
@@ -48,11 +48,14 @@ class Settlement:
         """How far the upstream can have come: `sent` as soon as it may have got any of it."""
         self.relay: Relay | None = None
         """Of the answer, as soon as there is one that is no refusal."""
+        self.seen: Evidence | None = None
+        """What the answer's head has said of limits."""
 
     def succeeded(
         self, outcome: Outcome, usage: Usage | None, evidence: Evidence | None, *, by_counting: bool
     ) -> None:
-        """`usage`: as reported. `by_counting`: nobody could be asked for it, so each event of a
+        """`usage`: as reported. `evidence`: what was seen, unless the instance has been told.
+        `by_counting`: nobody could be asked for it, so each event of a
         stream stands for a token."""
         call, means, complete = self._call, self._means, True
         known = usage
@@ -67,6 +70,8 @@ class Settlement:
 
     def refused(self, outcome: Outcome, evidence: Evidence | None) -> None:
         """The upstream has said no, or could not be asked: nothing was used."""
+        if evidence is not None:
+            self.seen = evidence
         self._close(outcome, 0, evidence)
 
     def failed(self, outcome: Outcome, failure: UpstreamFailure) -> None:
@@ -115,6 +120,7 @@ class Settlement:
         if outcome.kind == "unsupported":
             operation = self._call.operation.path
             self._means.missing.note(operation, name, trio.current_time())
+        met = beginning(lease.met)
         record.trail.append(
-            AttemptRecord(name, self.started_at, lease.tokens, outcome, used_tokens, evidence)
+            AttemptRecord(name, self.started_at, lease.tokens, outcome, used_tokens, self.seen, met)
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
     from actors.clock import WallClock
-    from actors.messages import Acquire, Demand, Explanation
+    from actors.messages import Acquire, Demand, Explanation, Met, Refused
     from proxy.bound.binding import Binding
     from proxy.exchange.attempts import Means
     from proxy.exchange.call import Call
@@ -146,12 +146,32 @@ class RouteExplanations:
                 "output_tokens": record.output_tokens,
             },
             "attempts": [self._told_attempt(attempt) for attempt in record.trail],
+            "refusal": None if record.refused is None else self._told_refusal(record.refused),
         }
+
+    def _told_refusal(self, refused: Refused) -> dict[str, Any]:
+        return {
+            "reason": refused.reason,
+            "retry_at": self._epoch(refused.retry_at),
+            "obstacles": self._told_met(refused.met),
+        }
+
+    def _told_met(self, met: Met) -> list[dict[str, Any]]:
+        return [
+            {
+                "instance": name,
+                "reason": obstacle.reason,
+                "until": self._epoch(obstacle.until),
+                "limit_tokens": obstacle.limit,
+            }
+            for name, obstacle in met.items()
+        ]
 
     def _told_attempt(self, attempt: AttemptRecord) -> dict[str, Any]:
         outcome = attempt.outcome
         return {
             "instance": attempt.instance,
+            "obstacles": self._told_met(attempt.met),
             "at": self._epoch(attempt.started_at),
             "outcome": outcome.kind,
             "status": outcome.status,

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", type=Path, metavar="FILE", help="other instances, with the same traffic"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE.svg", help="draw demand, served tokens and queue"
+        "--plot", type=Path, metavar="FILE.svg", help="draw demand, served tokens and queue (SVG)"
     )
     parser.add_argument("--seed", type=int, default=1, help="another seed, other chances")
     parser.add_argument("--json", action="store_true", help="print JSON, not tables")
@@ -54,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
     Errors: `SettingsError`, `OSError` for a file that can't be read or written.
     """
     settings = load_settings(os.environ)
-    if args.plot is not None:
-        _expect_folder(args.plot)
     try:
+        _expect_sense(args)
         traffic = read_traffic(args.traffic)
         chosen = [args.config] if args.compare is None else [args.config, args.compare]
         configs = {path: _read_configs(path) for path in chosen}
@@ -146,10 +145,18 @@ def _rehearsed(
         progress.close()
 
 
-def _expect_folder(path: Path) -> None:
+def _expect_sense(args: argparse.Namespace) -> None:
     """So that a wrong path is found before the work and not after it."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    plot = args.plot
+    if plot is not None:
+        if plot.suffix.lower() != ".svg":
+            raise PlanError(f"{plot}: the picture is SVG; its name must end in .svg")
+        if not plot.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(plot.parent))
+        if plot.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(plot))
+    if args.compare is not None and args.compare.resolve() == args.config.resolve():
+        raise PlanError(f"{args.compare}: --compare takes another file than --config")
 
 
 def _title(args: argparse.Namespace) -> str:

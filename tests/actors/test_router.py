@@ -558,6 +558,41 @@ async def test_a_model_with_a_limit_of_its_own_is_not_kept_waiting_by_another(
         nursery.cancel_scope.cancel()
 
 
+# -- what was met on the way -------------------------------------------------------------------
+
+
+async def test_who_gets_the_first_choice_has_met_nothing(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL, LARGE) as system:
+        assert (await lease(system, 10)).met == {}
+
+
+async def test_a_lease_and_a_refusal_tell_what_was_met_first(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL, LARGE) as system:
+        await lease(system, 100)
+        second = await lease(system, 50)
+        assert second.config.name == "large"
+        assert list(second.met) == ["small"]
+        assert second.met["small"].reason == "no_headroom"
+        refusal = await refused(system, 10_000)
+        assert [(name, o.reason, o.limit) for name, o in refusal.met.items()] == [
+            ("small", "too_large", 100),
+            ("large", "too_large", 1000),
+        ]
+
+
+async def test_who_has_waited_can_tell_for_what(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        served, not_served = [await crowd.join(60, patience_s=s) for s in (70, 61)]
+        await trio.sleep(70)
+        assert isinstance(served.answer, Lease)
+        assert served.answer.met["small"].reason == "no_headroom"
+        assert isinstance(not_served.answer, Refused)
+        assert set(not_served.answer.met) == {"small"}
+        nursery.cancel_scope.cancel()
+
+
 async def explained(
     system: RunningSystem, demand: Demand | int, *, patience_s: float = 0.0, **wishes: Any
 ) -> Explanation:

@@ -22,6 +22,7 @@ def judged(
     return classify.answer(status, headers or [], body, wall_now=NOW, latency_s=1.0, **more)
 
 
+SECRET = "Invalid value: 'the patient is John Doe'."
 FILTERED = {
     "message": "The response was filtered due to the prompt triggering Azure OpenAI's content "
     "management policy.",
@@ -171,6 +172,25 @@ def test_the_reason_is_short_and_holds_no_key() -> None:
     # A key that would be cut in the middle is not shown in part either.
     quoting = {"message": "x" * (classify.MAX_REASON - 8) + "sk-secret"}
     assert "sk" not in judged(401, quoting, secret=b"sk-secret").outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TOO_LONG, "400 context_length_exceeded: messages"),
+        (FILTERED, "400 content_filter: prompt"),
+        ({"message": SECRET, "code": "invalid_value", "param": "messages[0].content"},
+         "400 invalid_value: messages[0].content"),
+        ({"message": SECRET, "code": None, "param": None}, "400"),
+        ({"message": "m", "code": SECRET, "param": SECRET}, "400"),
+        ({"message": "m", "code": "c" * 200, "param": ["p"]}, "400"),
+        (f"{SECRET}".encode(), "400"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_clients_mistake_quotes_nothing_of_its_request(
+    error: dict[str, Any] | bytes, reason: str
+) -> None:
+    assert judged(400, error).outcome.reason == reason
 
 
 @pytest.mark.parametrize(

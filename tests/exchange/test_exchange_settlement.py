@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from fakes import (
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import wait_all_tasks_blocked
 
+from actors.messages import Evidence
 from proxy.exchange.attempt import surface
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
@@ -261,6 +263,50 @@ async def test_a_whole_stream_without_usage_has_used_what_was_counted() -> None:
         await b.send(stream())
         b.expect(b.input_tokens + 7, charged=b.reserved)
         assert b.allowance.expected("gpt-4") == DEFAULT_OUTPUT_TOKENS
+
+
+SEEN = Evidence(10_000, 9000, None, None)
+SEEN_HEADERS = [
+    (b"x-ratelimit-limit-tokens", b"10000"),
+    (b"x-ratelimit-remaining-tokens", b"9000"),
+]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion(),
+        event_stream(ROLE, TEXT, STOP, USAGE, DONE),
+        event_stream(ROLE, TEXT, failure=RESET),
+        event_stream(ROLE, ERROR),
+        FakeAnswer(pieces=[b'{"id":'], failure=RESET),
+        error_answer(429),
+    ],
+)
+async def test_what_an_answer_said_of_limits_is_on_the_record(answer: FakeAnswer) -> None:
+    answer = replace(answer, headers=[*answer.headers, *SEEN_HEADERS])
+    async with bench(answer) as b:
+        await b.send(stream())
+        assert b.records[0].trail[0].evidence == SEEN
+
+
+async def test_what_kept_others_from_taking_it_is_on_the_record() -> None:
+    async with bench(completion(), "estimate") as b:
+        await b.send(stream(n=19))
+        await b.send(stream(n=2))
+        await b.send(stream(n=100))
+        (first,), (second,), none = (record.trail for record in b.records)
+        assert (first.instance, dict(first.met)) == ("one", {})
+        assert second.instance == "two"
+        assert [(name, o.reason) for name, o in second.met.items()] == [("one", "no_headroom")]
+        assert none == []
+        refused = b.records[2].refused
+        assert refused is not None
+        assert refused.reason == "too_large"
+        assert {name: o.reason for name, o in refused.met.items()} == {
+            "one": "too_large",
+            "two": "too_large",
+        }
 
 
 async def test_where_usage_can_not_be_asked_for_the_count_is_taken_for_it() -> None:

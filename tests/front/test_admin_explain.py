@@ -11,13 +11,14 @@ from fakes import FakeRequest, FakeUpstream, FakeWriter, completion
 from front_fakes import ADMIN_KEY, FakeExplainer, explaining, front
 from harness import instance_config, running_system
 
-from actors.messages import Demand, Evidence, Explanation, Judgement, Outcome
+from actors.messages import Demand, Evidence, Explanation, Judgement, Outcome, Refused
+from actors.policy.headroom import Obstacle
 from proxy.bound.binding import Binding, disabled
 from proxy.exchange.attempts import Means
 from proxy.exchange.client_keys import ClientKeys
 from proxy.exchange.exchange import Exchange
 from proxy.exchange.models import ModelList
-from proxy.exchange.record import AttemptRecord, RecentRequests, RequestRecord
+from proxy.exchange.record import MAX_MET, AttemptRecord, RecentRequests, RequestRecord
 from proxy.front.explain import Explainer
 from proxy.tokens.output import Allowance
 
@@ -32,6 +33,14 @@ FOUND = Explanation(
     ),
     3,
 )
+
+FULL = {"one": Obstacle("no_headroom", 12.5)}
+FULL_TOLD = {
+    "instance": "one",
+    "reason": "no_headroom",
+    "until": 1_700_000_012.5,
+    "limit_tokens": None,
+}
 
 
 async def explain(
@@ -219,7 +228,7 @@ async def test_a_recent_request_is_told_attempt_by_attempt() -> None:
             status=200,
             trail=[
                 AttemptRecord("one", 5.0, 100, limited, 0, None),
-                AttemptRecord("two", 5.1, 100, done, 42, Evidence(1000, 900)),
+                AttemptRecord("two", 5.1, 100, done, 42, Evidence(1000, 900), FULL),
             ],
         )
     )
@@ -233,8 +242,29 @@ async def test_a_recent_request_is_told_attempt_by_attempt() -> None:
             for each in told["attempts"]
         ] == [("one", "rate_limited", 7.0, 0), ("two", "success", None, 42)]
         assert told["attempts"][1]["limits_seen"]["remaining_tokens"] == 900
+        assert told["attempts"][0]["obstacles"] == []
+        assert told["attempts"][1]["obstacles"] == [FULL_TOLD]
+        assert told["refusal"] is None
         assert (await client.get("/admin/requests/other", headers=HEADERS)).status_code == 404
         assert (await client.get("/admin/requests/req-1")).status_code == 401
+
+
+async def test_a_refused_request_is_told_with_what_it_met() -> None:
+    recent = RecentRequests()
+    record = RequestRecord("req-1", 5.0, status=429)
+    many = {f"i{number}": Obstacle("too_large", limit=7) for number in range(20)}
+    record.refuse(Refused("saturated", 12.0, met={**FULL, **many}))
+    recent.add(record)
+    app = front(explanations=explaining(FakeExplainer(), recent))
+    async with app.test_app() as running:
+        answer = await running.test_client().get("/admin/requests/req-1", headers=HEADERS)
+        told = await answer.get_json()
+    refusal = told["refusal"]
+    assert (refusal["reason"], refusal["retry_at"]) == ("saturated", 1_700_000_012.0)
+    assert refusal["obstacles"][0] == FULL_TOLD
+    assert refusal["obstacles"][1]["limit_tokens"] == 7
+    assert len(refusal["obstacles"]) == MAX_MET
+    assert told["attempts"] == []
 
 
 def test_only_the_last_requests_are_remembered() -> None:

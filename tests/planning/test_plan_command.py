@@ -139,6 +139,32 @@ def test_a_plot_that_can_t_be_written_is_said_before_the_work(
     assert "No such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("plan.png", "must end in .svg"), ("plan", "must end in .svg"), ("there.svg", "directory")],
+)
+def test_what_can_t_be_drawn_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    (tmp_path / "there.svg").mkdir()
+    plot = ("--plot", str(tmp_path / name))
+    assert plan(tmp_path, instances(east=1000), spec(), *plot) == 1
+    printed = capsys.readouterr()
+    assert name in printed.err
+    assert said in printed.err
+    assert printed.out == ""
+
+
+def test_a_configuration_is_not_compared_with_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = ("--compare", str(tmp_path / "." / "small.json"))
+    assert plan(tmp_path, instances(east=1000), spec(), *same) == 1
+    printed = capsys.readouterr()
+    assert "--compare" in printed.err
+    assert printed.out == ""
+
+
 def test_a_model_without_an_instance_is_pointed_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
