@@ -32,14 +32,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _judged(trial: Trial, options: argparse.Namespace) -> list[Row]:
-    """A row for each stretch. Bars hold for all runs together; what a run has missed is told."""
+    """A row for each stretch. Bars hold for all runs together; what each let through, and what it
+    has missed, is told."""
     runs = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         found = _run(trial, seed, sockets=options.sockets)
         runs.append(found)
         for stretch, figures in zip(trial.stretches, found, strict=False):
-            for words in stretch.bars.missed(figures):
-                print(f"{trial.name}, seed {seed}, {stretch.name}: {words}", file=sys.stderr)
+            told = [f"{figures.let_through:.1%} let through", *stretch.bars.missed(figures)]
+            print(f"{trial.name}, seed {seed}, {stretch.name}: {'; '.join(told)}", file=sys.stderr)
     of_stretches = zip(*runs, strict=True)
     return [
         Row(trial, stretch, of_all)

@@ -170,7 +170,7 @@ async def _read_log(
         *lines, rest = (rest + chunk).split(b"\n")
         for text in lines:
             line = _parsed(text)
-            if "request_id" in line:
+            if "wait_ms" in line:  # others name the request that caused them, too
                 service.requests.append(line)
                 continue
             service.other_lines.append(text.decode(errors="replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -165,6 +166,7 @@ def test_the_command_prints_the_table() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[2].startswith("| steady | 0.9× |")
     assert "steady, seed 2: " in done.stderr
+    assert re.search(r"steady, seed 2, all: \d+\.\d% let through\n", done.stderr)
 
 
 def test_wrong_usage_is_said() -> None:
