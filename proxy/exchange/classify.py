@@ -32,12 +32,9 @@ if TYPE_CHECKING:
 MAX_REASON: Final = 300
 """Characters of an upstream's error message that are shown to operators."""
 MAX_TOLD_HEADERS: Final = 50
-<<<<<<< HEAD
 _JSON: Final = ((b"content-type", b"application/json"),)
-=======
 _NAME: Final = re.compile(r"[\w.\[\]-]{1,100}", re.ASCII)
 """Codes, and the paths of fields."""
->>>>>>> asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +175,12 @@ def _reason(status: int, error: dict[str, Any], rule: Rule, secret: bytes) -> st
     return text[:MAX_REASON]
 
 
-<<<<<<< HEAD
-def stream_error(error: dict[str, Any]) -> ErrorAnswer:
-    """What an error event would have been as a plain answer, not masked; 500 if unknown.
-=======
 def _name(text: str) -> str:
     return text if _NAME.fullmatch(text) else ""
 
 
-def stream_error(error: dict[str, Any]) -> tuple[int, bytes]:
-    """(status, body) that an error event would have been as a plain answer; 500 if unknown.
->>>>>>> asks
+def stream_error(error: dict[str, Any]) -> ErrorAnswer:
+    """What an error event would have been as a plain answer, not masked; 500 if unknown.
 
     Servers other than Azure put the status itself into `code`.
     """
