@@ -103,7 +103,7 @@ class UpstreamRequest:
     `silence_s`: the longest wait for the next piece of the body.
     `whole_s`: from sending to the end of the body, unless that is an event stream, which may last
     as long as it is not silent; None: no such limit.
-    Waiting for the next piece of an `UploadBody` counts towards none of them.
+    Waiting for the next piece of an `UploadBody`, or for who reads the answer, counts towards none.
     """
 
     config: InstanceConfig

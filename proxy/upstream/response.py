@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import trio
+
 from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import UpstreamFailure
 
@@ -21,10 +23,11 @@ class Response:
     end, reading raises.
     """
 
-    __slots__ = ("_connection", "_cut", "_ends_at", "_ready", "_silence_s", "headers", "status")
+    __slots__ = ("_connection", "_cut", "_left_s", "_ready", "_silence_s", "headers", "status")
 
     def __init__(self, connection: Connection, silence_s: float, ends_at: float) -> None:
-        """`silence_s`: for each piece; `ends_at`: for the whole body, event streams excepted."""
+        """`silence_s`: for each piece; `ends_at`: for the whole body, event streams excepted, and
+        as much later as nobody waits for the body meanwhile."""
         answer = connection.answer
         self.status = answer.status
         self.headers: Headers = answer.headers
@@ -36,7 +39,9 @@ class Response:
             return
         self._connection = connection
         self._silence_s = silence_s
-        self._ends_at = math.inf if is_event_stream(answer.headers) else ends_at
+        self._left_s = math.inf
+        if ends_at != math.inf and not is_event_stream(answer.headers):
+            self._left_s = ends_at - trio.current_time()
 
     async def read_chunk(self) -> bytes:
         """Everything that one receive brought, b"" at the end. Errors: `UpstreamFailure` with
@@ -49,11 +54,21 @@ class Response:
             if self._cut:
                 raise UpstreamFailure("body", "other", "closed before its end", answered=True)
             return b""
-        data = await connection.read_piece(self._silence_s, self._ends_at)
+        if self._left_s == math.inf:
+            data = await connection.read_piece(self._silence_s, math.inf)
+        else:
+            data = await self._read_in_time(connection)
         if connection.answer.complete:
             self._connection = None
             connection.owner.give_back(connection)
         return data
+
+    async def _read_in_time(self, connection: Connection) -> bytes:
+        began = trio.current_time()
+        try:
+            return await connection.read_piece(self._silence_s, began + self._left_s)
+        finally:
+            self._left_s -= trio.current_time() - began
 
     async def aclose(self) -> None:
         """Idempotent. Not a checkpoint."""

@@ -368,6 +368,20 @@ async def test_a_body_has_its_time_as_a_whole_unless_it_is_an_event_stream(
             assert trio.current_time() - start == pytest.approx(30, abs=0.02)
 
 
+async def test_a_client_that_reads_slowly_takes_no_time_from_a_body(
+    autojump_clock: MockClock,
+) -> None:
+    async with pools(dialer := MemoryDialer([head_of("application/json")])) as upstream:
+        response = await upstream.send(request(silence_s=60, whole_s=30))
+        for _ in range(3):
+            await trio.sleep(100)
+            dialer.links[0].deliver(chunk(b"x"))
+            assert await response.read_chunk() == b"x"
+        with pytest.raises(UpstreamFailure, match="timeout"):
+            await read(response)
+        assert trio.current_time() == pytest.approx(330, abs=0.1)
+
+
 async def test_a_wait_that_was_given_up_does_not_break_a_silence(autojump_clock: MockClock) -> None:
     dialer = MemoryDialer([head_of_stream()])
     async with pools(dialer) as upstream:
