@@ -558,6 +558,43 @@ async def test_a_model_with_a_limit_of_its_own_is_not_kept_waiting_by_another(
         nursery.cancel_scope.cancel()
 
 
+async def test_what_somebody_first_in_line_waits_for_is_not_given_to_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    """Here nothing but the claim keeps it: the next one fits there when the line is looked at."""
+    one, two = (instance_config(name, max_tpm=100) for name in ("one", "two"))
+    async with running_system(one, two) as system, trio.open_nursery() as nursery:
+        ended = await lease(system, 60, excluded={"two"})
+        await trio.sleep(30)
+        await lease(system, 40, excluded={"two"})
+        await trio.sleep(15)
+        await lease(system, 100, excluded={"one"})
+        crowd = Crowd(system, nursery)
+        first = await crowd.join(100, patience_s=200)
+        second = await crowd.join(10, patience_s=200)
+        await trio.sleep(25)
+        await settled(ended)
+        await trio.sleep(75)
+        assert (first.instance, first.at) == ("one", pytest.approx(90, abs=0.5))
+        assert (second.instance, second.at) == ("two", pytest.approx(105, abs=0.5))
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_the_line_is_not_ahead_of_anybody(autojump_clock: MockClock) -> None:
+    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
+        await lease(system, 100)
+        crowd = Crowd(system, nursery)
+        await crowd.join(10, patience_s=100)
+        gone = await crowd.join(50, patience_s=100)
+        gone.scope.cancel()
+        await wait_all_tasks_blocked()
+        later = await crowd.join(90, patience_s=65)
+        assert later.answer is None
+        await trio.sleep(65)
+        assert later.instance == "small"
+        nursery.cancel_scope.cancel()
+
+
 # -- what was met on the way -------------------------------------------------------------------
 
 
@@ -657,6 +694,9 @@ async def test_an_explanation_knows_who_is_ahead(
         await crowd.join(60, patience_s=100, priority=50)
         told = await explained(system, 60, patience_s=65, priority=priority)
         assert told.answer == answer
+        # Nobody was told to come back, so nobody has.
+        again = await explained(system, 60, patience_s=65, priority=50, again=True)
+        assert again.answer == "saturated"
         nursery.cancel_scope.cancel()
 
 

@@ -290,6 +290,26 @@ async def test_what_an_answer_said_of_limits_is_on_the_record(answer: FakeAnswer
         assert b.records[0].trail[0].evidence == SEEN
 
 
+async def test_what_a_stream_said_of_limits_is_learned_while_it_goes_on() -> None:
+    answer = hanging(ROLE, TEXT)
+    answer.headers = [*answer.headers, *SEEN_HEADERS]
+    async with bench(answer, max_tpm=20_000) as b, trio.open_nursery() as nursery:
+        nursery.start_soon(b.exchange.handle, stream(), FakeWriter())
+        await wait_all_tasks_blocked()
+        standing = b.system.standing("one")
+        assert standing.account.leases
+        assert standing.capacity.quotas["gpt-4"].limit.value(trio.current_time()) == 10_000
+        nursery.cancel_scope.cancel()
+
+
+async def test_estimates_are_compared_with_what_is_reported() -> None:
+    async with bench(completion(input_tokens=9)) as b:
+        await b.send(stream())
+        compared = b.means.estimates.snapshot()["gpt-4"]
+        assert (compared.requests, compared.actual_tokens) == (1, 9)
+        assert compared.estimated_tokens == b.input_tokens
+
+
 async def test_what_kept_others_from_taking_it_is_on_the_record() -> None:
     async with bench(completion(), "estimate") as b:
         await b.send(stream(n=19))

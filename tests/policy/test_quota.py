@@ -343,3 +343,13 @@ def test_others_use_is_the_most_of_the_last_minute_and_a_little_more(
         surely = [amount for at, amount in seen if now - at < (HOLDS - 1) * HOLD_S]
         perhaps = [amount for at, amount in seen if now - at <= HOLDS * HOLD_S]
         assert max(0, *surely, 0) <= others.value(now) <= max(0, *perhaps, 0)
+
+
+def test_requests_of_others_slow_the_pace() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 10, 0)
+    quota.settle(lease(1), 10, "estimate", Evidence(limit_requests=600, remaining_requests=599), 1)
+    assert quota.pace.free(2)
+    quota.reserve(lease(2), 10, 2)
+    quota.settle(lease(2), 10, "estimate", Evidence(limit_requests=600, remaining_requests=0), 3)
+    assert not quota.pace.free(4)

@@ -7,7 +7,7 @@ import pytest
 from harness import exact, instance_config
 
 from actors.clock import WallClock
-from actors.messages import Demand, LeaseId, Outcome
+from actors.messages import Demand, Evidence, LeaseId, Outcome
 from actors.models import InstanceState
 from actors.policy.benches import CREDENTIAL_BENCH_S, DEFAULT_BENCH_S, MAX_BENCH_S
 from actors.policy.headroom import Obstacle
@@ -237,3 +237,13 @@ def test_healthy_resets_everything_that_keeps_requests_away() -> None:
     instance.amend({"status": "healthy"}, 0, CLOCK)
     assert obstacle(instance, 0) is None
     assert instance.state(0, CLOCK).status == "healthy"
+
+
+def test_what_a_refusal_says_remains_is_not_taken_for_others_use() -> None:
+    """It says 0; when that is over, its hint has said."""
+    instance = standing(max_tpm=1000)
+    refusal = Outcome("rate_limited", status=429, reached=True, bench_s=5.0)
+    instance.reserve(LeaseId(1), exact(100), 0)
+    instance.settle(LeaseId(1), refusal, 0, 0, Evidence(1000, 0, 60, 0))
+    assert obstacle(instance, 4) == "rate_limited"
+    assert obstacle(instance, 6, exact(500)) is None
