@@ -1,7 +1,8 @@
 """How much an instance can take: its books, its configured limit, and what its upstream shows.
 
 A model whose limit the upstream reports is bounded by that limit alone (`Quota`); the others share
-the configured tokens per minute.
+the configured tokens per minute, and each has what its own quota shows of them: less, where the
+upstream says that less remains, or has refused.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ class Capacity:
         quota = self.quotas.get(demand.model)
         free, limit, own = self._room(quota, now)
         most = demand.input_high + demand.output
-        if most + ahead.tokens <= free and (
-            quota is None or quota.pace.free(now, ahead.requests)
-        ):
+        if most + ahead.tokens <= free and (quota is None or quota.pace.free(now, ahead.requests)):
             return None
         least = demand.input_low + demand.output
         if least > limit:
@@ -59,14 +58,16 @@ class Capacity:
 
     def _room(self, quota: Quota | None, now: float) -> tuple[int, int, bool]:
         """Free tokens, the limit, and whether that is the model's own and not the configured."""
+        left: int | None = None
         if quota is not None:
-            limit = quota.limit.value(now)
-            if limit is not None:
-                return limit - quota.counted(now), limit, True
+            left, told = quota.free(now), quota.limit.learned(now)
+            if left is not None and told is not None:
+                return left, told, True
         # Alone, a model without a limit of its own has no others to make room for.
         alone = len(self.quotas) == (0 if quota is None else 1)
         others = 0 if alone else self._learned_charge(now)
-        return self.account.free(now) + others, self.account.limit_tokens, False
+        free = self.account.free(now) + others
+        return free if left is None else min(free, left), self.account.limit_tokens, False
 
     def _learned_charge(self, now: float) -> int:
         """What the books hold of models that have a limit of their own."""
@@ -75,14 +76,16 @@ class Capacity:
     def _earliest(
         self, tokens: int, quota: Quota | None, now: float, ahead: Ahead, *, own: bool
     ) -> float | None:
-        if own and quota is not None:
-            at = quota.earliest(tokens, now, ahead.tokens)
-        else:
+        at: float | None = now
+        if not own:
             others = self._learned_charge(now)
             at = self.account.earliest(max(0, tokens - others), now, ahead.tokens)
         if at is None or quota is None:
             return at
-        return max(at, quota.pace.earliest(now, ahead.requests))
+        shown = quota.earliest(tokens, now, ahead.tokens)
+        if shown is None:
+            return None
+        return max(at, shown, quota.pace.earliest(now, ahead.requests))
 
     def utilization(self, now: float) -> float:
         """The fullest limit's count as a share of it, 0.0 to about 1.0."""
@@ -104,7 +107,7 @@ class Capacity:
         if len(self.quotas) >= MAX_QUOTAS:
             for name in [name for name, quota in self.quotas.items() if quota.idle(now)]:
                 del self.quotas[name]
-        quota = self.quotas[model] = Quota()
+        quota = self.quotas[model] = Quota(self.account.limit_tokens)
         return quota
 
     def settle(
@@ -149,8 +152,9 @@ class Capacity:
         """`elsewhere`: the instance is another upstream now, whose limits are not known."""
         self.account.limit_tokens = config.max_tpm
         self.account.rule = charge_rule(config)
-        if elsewhere:
-            for quota in self.quotas.values():
+        for quota in self.quotas.values():
+            quota.limit.configured = config.max_tpm
+            if elsewhere:
                 quota.forget()
 
     def set_usage(self, tokens: int, now: float) -> None:
@@ -175,7 +179,7 @@ class Capacity:
         if isinstance(quotas, dict):
             for model, saved in list(quotas.items())[:MAX_QUOTAS]:
                 if isinstance(saved, dict):
-                    quota = self.quotas[str(model)] = Quota()
+                    quota = self.quotas[str(model)] = Quota(self.account.limit_tokens)
                     quota.restore(saved, older_s, now)
 
 

@@ -44,11 +44,12 @@ HOLDS: Final = 8
 """Others' use is forgotten after 70 to 80 s: a limiter that resets each minute shows all of it
 only at the minute's end."""
 WEAR_S: Final = 120.0
-"""A reduction after a refusal is gone after two minutes: enforcement that is spread over many
-machines refuses a little early now and then, which says little about the next minutes."""
+"""A reduction after a refusal is gone after two minutes, but for a tenth of the limit: enforcement
+that is spread over many machines refuses a little early now and then, which says little about the
+next minutes."""
 SLIGHT: Final = 0.1
 SLIGHT_S: Final = 600.0
-"""A reduction by less than a tenth stands for five minutes and wears off in another five: its cost
+"""A tenth, or what there is of it, stands for five minutes and wears off in another five: its cost
 is small, and what it stands for (an estimator a little above ours, enforcement that is spread over
 machines) does not pass."""
 LOWEST: Final = 0.5
@@ -59,13 +60,15 @@ class LearnedLimit:
     """One limit per minute: as configured, or as the upstream lately said.
 
     A refusal although there seemed to be room lowers it to what had been counted by then; that
-    wears off steadily.
+    wears off steadily, and of a deeper reduction there is at no time less left than of a slighter.
     """
 
-    __slots__ = ("_reduced", "_reduced_at", "_seen", "_seen_at", "configured")
+    __slots__ = ("_reduced", "_reduced_at", "_seen", "_seen_at", "_slight", "configured")
 
-    def __init__(self, configured: int | None) -> None:
+    def __init__(self, configured: int | None, slight: float = SLIGHT) -> None:
+        """`slight`: the share of the limit by which a reduction stands for longer."""
         self.configured = configured
+        self._slight = slight
         self._seen: int | None = None
         self._seen_at = 0.0
         self._reduced: int | None = None
@@ -78,8 +81,9 @@ class LearnedLimit:
         self._seen_at = now
 
     def reduce(self, to: int, now: float) -> None:
-        """The upstream refused at a count of `to`."""
-        self._reduced = max(1, to)
+        """The upstream refused at a count of `to`. Never raises the limit."""
+        limit = self.value(now)
+        self._reduced = max(1, to if limit is None else min(to, limit))
         self._reduced_at = now
 
     def learned(self, now: float) -> int | None:
@@ -88,17 +92,39 @@ class LearnedLimit:
             return self._seen
         return None
 
+    def stated(self, now: float) -> int | None:
+        """As the upstream said or, if that is not known, as configured: whatever was refused."""
+        learned = self.learned(now)
+        return self.configured if learned is None else learned
+
     def value(self, now: float) -> int | None:
         """The limit now; None if none is known."""
         fresh = self._seen is not None and now - self._seen_at <= FRESH_S
         limit = self._seen if fresh else self.configured
         if self._reduced is None or limit is None or self._reduced >= limit:
             return limit
+        cut, slight = self._cuts(limit, self._reduced)
         since_s = now - self._reduced_at
-        slight = limit - self._reduced < SLIGHT * limit
-        worn = 2 * since_s / SLIGHT_S - 1 if slight else since_s / WEAR_S
-        lowest = max(self._reduced, ceil(LOWEST * limit))
-        return int(lowest + (limit - lowest) * min(1.0, max(0.0, worn)))
+        left = max(cut * (1 - since_s / WEAR_S), slight * min(1.0, 2 - 2 * since_s / SLIGHT_S))
+        return limit - ceil(max(0.0, left))
+
+    def reaches(self, tokens: int, now: float) -> float:
+        """When a reduction will have worn off so far that `tokens` are within the limit; `now` if
+        they are, or would not be without it either."""
+        limit, reduced = self.stated(now), self._reduced
+        if limit is None or reduced is None or not reduced < tokens <= limit:
+            return now
+        cut, slight = self._cuts(limit, reduced)
+        spare = limit - tokens
+        after_s = WEAR_S * (1 - spare / cut)
+        if slight > spare:
+            after_s = max(after_s, SLIGHT_S * (1 - spare / (2 * slight)))
+        return max(now, self._reduced_at + after_s)
+
+    def _cuts(self, limit: int, reduced: int) -> tuple[float, float]:
+        """By how much a refusal lowered it, and how much of that stands for longer."""
+        cut = min(limit - reduced, (1 - LOWEST) * limit)
+        return cut, min(cut, self._slight * limit)
 
     def forget(self) -> None:
         """What was learned was about another upstream."""

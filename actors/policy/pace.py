@@ -33,7 +33,7 @@ class Pace:
     __slots__ = ("_windows", "limit", "others")
 
     def __init__(self) -> None:
-        self.limit = LearnedLimit(None)
+        self.limit = LearnedLimit(None, slight=0.0)  # a refusal more shows soon, and costs little
         self.others = OthersUse()
         self._windows = _windows()
 

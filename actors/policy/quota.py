@@ -2,7 +2,8 @@
 
 The instance's `Account` keeps the books and knows the configured limit. A quota is the belief
 about the limiter itself: what it has counted, what it allows, how it counts (`learning`), and the
-pace of requests. As long as an upstream tells nothing, a quota limits nothing.
+pace of requests. As long as an upstream does not tell its limit, that is taken to be the configured
+one, which the instance's other models share.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class Quota:
         "used_ratio",
     )
 
-    def __init__(self) -> None:
-        self.limit = LearnedLimit(None)
+    def __init__(self, configured: int | None = None) -> None:
+        """`configured`: tokens per minute, for as long as the upstream tells no limit."""
+        self.limit = LearnedLimit(configured)
         self.pace = Pace()
         self.ratio = CountRatio()
         self.used_ratio = CountRatio()
@@ -103,13 +105,12 @@ class Quota:
 
     def earliest(self, tokens: int, now: float, ahead: int = 0) -> float | None:
         """When `tokens` will be free if nothing else is sent but `ahead`, before them; None if they
-        exceed the limit.
-
-        There must be a known limit.
+        exceed the limit. `now` while no limit is known.
         """
-        limit = self.limit.value(now)
-        assert limit is not None
-        if tokens > limit:
+        limit, stated = self.limit.value(now), self.limit.stated(now)
+        if limit is None or stated is None:
+            return now
+        if tokens > stated:
             return None
         # Others may stop at any time: even where they leave too little, it may be enough then.
         room = max(tokens, limit - self.others.value(now))
@@ -118,7 +119,7 @@ class Quota:
             ratio = found.of_used()
             if ratio is not None:
                 at = min(at, _fits(count, ratio, tokens, room, now, ahead))
-        return at
+        return max(at, self.limit.reaches(tokens, now))
 
     def utilization(self, now: float) -> float:
         """Count as a share of the limit; 0.0 while no limit is known."""
@@ -177,15 +178,20 @@ class Quota:
             self.pace.limit.observe(evidence.limit_requests, now)
         if evidence.remaining_requests is not None:
             self.pace.observe_remaining(evidence.remaining_requests, now)
+        if evidence.remaining_tokens is not None:
+            self._learn_count(entry, evidence.remaining_tokens, now)
+
+    def _learn_count(self, entry: _Entry, remaining: int, now: float) -> None:
+        """`remaining`: tokens, when the request of `entry` had arrived there. Against a limit that
+        the upstream has not told it can only show that less is left than we thought."""
         limit = self.limit.value(now)
-        if evidence.remaining_tokens is not None and limit is not None:
-            counted = limit - evidence.remaining_tokens  # when this request arrived there
-            believed = entry.counts.charged
-            if max(entry.counts) >= SIGNAL * limit:
-                self._compare(counted, entry.counts, limit, now)
-            if self._counts_otherwise:
-                believed = self._believed(entry.counts)
-            self.others.observe(counted - believed, now)
+        if limit is None:
+            return
+        told = self.limit.learned(now)
+        if told is not None and max(entry.counts) >= SIGNAL * told:
+            self._compare(told - remaining, entry.counts, told, now)
+        believed = self._believed(entry.counts) if self._counts_otherwise else entry.counts.charged
+        self.others.observe(limit - remaining - believed, now)
 
     def _compare(self, counted: int, ours: _Counts, limit: int, now: float) -> None:
         """With each way to count: which one is the upstream's?"""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from harness import exact, instance_config
 
 from actors.messages import Evidence, LeaseId
 from actors.policy.capacity import MAX_QUOTAS, Capacity
+from actors.policy.headroom import Obstacle
 
 
 def spend(
@@ -66,3 +68,46 @@ def test_another_upstream_is_not_bound_by_what_the_former_said() -> None:
     assert not fits(capacity, 500, "a")
     capacity.reconfigure(instance_config(max_tpm=1000), elsewhere=True)
     assert fits(capacity, 500, "a")
+
+
+def test_what_remains_lowers_our_view_also_where_no_limit_is_told() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 100, 0, remaining_tokens=300)
+    assert fits(capacity, 300, "a")
+    obstacle = capacity.obstacle(exact(301, model="a"), 0)
+    assert obstacle is not None
+    assert obstacle.reason == "no_headroom"
+    assert fits(capacity, 900, "b"), "it was about this model"
+    assert capacity.utilization(0) == pytest.approx(0.7)
+
+
+def test_what_remains_beyond_the_configured_limit_raises_nothing_and_teaches_no_ratio() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    for number in range(300):
+        if fits(capacity, 20, "a", number):
+            spend(capacity, number, "a", 20, number, remaining_tokens=5000)
+    assert not fits(capacity, 20, "a", 299)
+    assert capacity.quotas["a"].ratio.value() == 1.0
+
+
+def test_a_refusal_lowers_the_configured_limit_too_and_of_that_model_alone() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 600, 0)
+    capacity.reserve(LeaseId(2), "a", 300, 1)
+    capacity.settle(LeaseId(2), "a", 0, reached=True, evidence=None, now=1)
+    capacity.refused("a", "tokens", 300, 1)
+    assert fits(capacity, 600, "a", 62)
+    obstacle = capacity.obstacle(exact(850, model="a"), 62)
+    assert obstacle is not None
+    assert obstacle.reason == "no_headroom", "too large only for what no refusal has lowered"
+    assert obstacle.until is not None
+    assert fits(capacity, 850, "a", obstacle.until + 0.001)
+    assert fits(capacity, 1000, "b", 62)
+    assert capacity.obstacle(exact(1001, model="a"), 62) == Obstacle("too_large", limit=1000)
+
+
+def test_a_new_configured_limit_holds_for_models_that_are_known_already() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 10, 0, remaining_tokens=990)
+    capacity.reconfigure(instance_config(max_tpm=5000), elsewhere=False)
+    assert fits(capacity, 4000, "a")

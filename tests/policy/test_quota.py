@@ -40,7 +40,8 @@ def test_a_reduction_wears_off_steadily() -> None:
     limit = LearnedLimit(1000)
     limit.reduce(800, 0)
     values = [limit.value(WEAR_S * share) for share in (0, 0.25, 0.5, 0.75, 1)]
-    assert values == [800, 850, 900, 950, 1000]
+    assert values == [800, 850, 900, 900, 900], "the last tenth as if it had been slight"
+    assert limit.value(SLIGHT_S) == 1000
 
 
 def test_a_slight_reduction_stands_for_a_while_first() -> None:
@@ -54,8 +55,45 @@ def test_a_reduction_is_bounded_and_never_raises() -> None:
     limit = LearnedLimit(1000)
     limit.reduce(3, 0)
     assert limit.value(0) == 500
-    limit.reduce(5000, 0)
-    assert limit.value(0) == 1000
+    limit.reduce(900, 1)
+    assert limit.value(1) < 510, "a milder refusal later on is no reason to send more"
+
+
+@given(
+    st.lists(st.integers(1, 1200), min_size=1, max_size=4),
+    st.lists(st.floats(0, 700), min_size=1, max_size=10),
+)
+def test_of_a_deeper_reduction_no_less_is_left_at_any_time(
+    levels: list[int], times: list[float]
+) -> None:
+    limits = [LearnedLimit(1000) for _ in levels]
+    for limit, to in zip(limits, sorted(levels), strict=True):
+        limit.reduce(to, 0)
+    for now in times:
+        values = [limit.value(now) or 0 for limit in limits]
+        assert values == sorted(values)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 400), st.integers(-100, 1500)), min_size=1, max_size=10),
+    st.integers(1, 1000),
+)
+def test_a_reduced_limit_tells_when_it_reaches_an_amount(
+    refusals: list[tuple[float, int]], tokens: int
+) -> None:
+    limit, now = LearnedLimit(1000), 0.0
+    for pause, to in refusals:
+        now += pause
+        before = limit.value(now)
+        limit.reduce(to, now)
+        value = limit.value(now)
+        assert before is not None
+        assert value is not None
+        assert value <= before
+    at = limit.reaches(tokens, now)
+    assert now <= at <= now + SLIGHT_S
+    assert (limit.value(at + 1e-6) or 0) >= tokens
+    assert at == now or (limit.value(at - 1) or 0) < tokens
 
 
 def test_nothing_is_limited_until_the_upstream_tells() -> None:
@@ -199,15 +237,25 @@ def test_small_counts_teach_nothing() -> None:
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_counted() -> None:
-    quota = Quota()
-    quota.limit.observe(1000, 0)
+    quota = Quota(1000)
     quota.reserve(lease(1), 700, 0)
     quota.settle(lease(1), 700, "estimate", None, 0)
     quota.reserve(lease(2), 100, 0)
     quota.settle(lease(2), 0, "estimate", None, 0)
     quota.refused(100, 0)
     assert quota.limit.value(0) == 700
-    assert quota.free(WEAR_S) == 1000
+    assert quota.free(SLIGHT_S) == 1000
+
+
+def test_what_a_refusal_has_left_too_little_for_waits_until_that_has_worn_off() -> None:
+    quota = Quota(1000)
+    quota.reserve(lease(1), 800, 0)
+    quota.release(lease(1), 0)
+    quota.refused(200, 0)
+    at = quota.earliest(800, 0)
+    assert at is not None
+    assert at == pytest.approx(WEAR_S * 0.6)
+    assert quota.earliest(1001, 0) is None
 
 
 @pytest.mark.parametrize(
