@@ -41,11 +41,13 @@ class Pace:
         """Requests sent during the last minute."""
         return self._windows[0].total(now)
 
-    def count(self, now: float, requests: int = 1) -> None:
+    def count(self, now: float) -> int:
+        """Counts one that is sent. Returns how many there were during the last minute, with it."""
         minute, ten, one = self._windows
-        minute.add(requests, now)
-        ten.add(requests, now)
-        one.add(requests, now)
+        minute.add(1, now)
+        ten.add(1, now)
+        one.add(1, now)
+        return minute.latest
 
     def free(self, now: float, ahead: int = 0) -> bool:
         """Whether one more request may be sent now, after `ahead` others."""
@@ -82,7 +84,8 @@ class Pace:
         if not others:
             return shares
         left = max(0.0, 1 - others / limit)
-        minute, ten, one = (max(1, floor(share * left)) for share in shares)
+        # To the nearest: one that others send in a minute must not cost one of three in each second.
+        minute, ten, one = (max(1, round(share * left)) for share in shares)
         return minute, ten, one
 
     def refused(self, now: float) -> None:
@@ -92,11 +95,11 @@ class Pace:
         if limit is not None:
             self.limit.reduce(floor(SLOWER * limit), now)
 
-    def observe_remaining(self, remaining: int, now: float) -> None:
-        """What the upstream counts more than we sent is others' use."""
+    def observe_remaining(self, remaining: int, sent: int, now: float) -> None:
+        """What the upstream counts more than we had `sent` by then is others' use."""
         limit = self.limit.value(now)
         if limit is not None:
-            self.others.observe(limit - remaining - self.per_minute(now), now)
+            self.others.observe(limit - remaining - sent, now)
 
     def reset(self, requests: int, now: float) -> None:
         """From now on, `requests` were sent during the last minute."""

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    """An open lease. `counts`: ours right after it, to be compared with what its answer's headers
-    will say."""
+    """An open lease. `counts`, `requests`: ours right after it, to be compared with what its
+    answer's headers will say."""
 
     tokens: int
     slot: int
     counts: _Counts
+    requests: int
 
 
 class _Counts(NamedTuple):
@@ -137,8 +138,7 @@ class Quota:
         self._used.add(tokens, now)
         self._ended.add(tokens, now)
         counts = _Counts(self._charge.latest, self._used.latest, self._ended.latest)
-        self._open[lease_id] = _Entry(tokens, slot, counts)
-        self.pace.count(now)
+        self._open[lease_id] = _Entry(tokens, slot, counts, self.pace.count(now))
 
     def settle(
         self,
@@ -177,7 +177,7 @@ class Quota:
         if evidence.limit_requests is not None:
             self.pace.limit.observe(evidence.limit_requests, now)
         if evidence.remaining_requests is not None:
-            self.pace.observe_remaining(evidence.remaining_requests, now)
+            self.pace.observe_remaining(evidence.remaining_requests, entry.requests, now)
         if evidence.remaining_tokens is not None:
             self._learn_count(entry, evidence.remaining_tokens, now)
 

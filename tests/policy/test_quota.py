@@ -281,7 +281,7 @@ def test_requests_are_paced_within_the_minute(
 def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too() -> None:
     pace = Pace()
     pace.limit.observe(180, 0)
-    pace.observe_remaining(126, 0)
+    pace.observe_remaining(126, 0, 0)
     sent = 0
     while pace.free(0):
         pace.count(0)
@@ -290,10 +290,30 @@ def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too() -> Non
     assert pace.free(1.1)
 
 
+def test_others_who_send_next_to_nothing_do_not_slow_the_pace_within_a_second() -> None:
+    pace = Pace()
+    pace.limit.observe(180, 0)
+    pace.observe_remaining(178, 0, 0)
+    sent = 0
+    while pace.free(0):
+        pace.count(0)
+        sent += 1
+    assert sent == 3
+
+
+def test_requests_of_ours_that_leave_the_minute_before_an_answer_comes_are_not_others_use() -> None:
+    quota = Quota()
+    for number in range(60):
+        quota.reserve(lease(number), 1, number)
+    counted = Evidence(limit_requests=60, remaining_requests=0)
+    quota.settle(lease(59), 1, "estimate", counted, 65)
+    assert quota.pace.others.value(65) == 0
+
+
 def test_others_who_send_all_that_there_is_leave_a_request_to_find_out_with() -> None:
     pace = Pace()
     pace.limit.observe(60, 0)
-    pace.observe_remaining(0, 0)
+    pace.observe_remaining(0, 0, 0)
     assert pace.free(0)
     pace.count(0)
     assert pace.earliest(1) >= 60
