@@ -82,11 +82,14 @@ class Quota:
 
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
+        return self._ours(now) + self.others.value(now)
+
+    def _ours(self, now: float) -> int:
+        """What of `counted` we have sent ourselves."""
         charged = self._charge.total(now)
-        if self._counts_otherwise:
-            counts = _Counts(charged, self._used.total(now), self._ended.total(now))
-            charged = self._believed(counts)
-        return charged + self.others.value(now)
+        if not self._counts_otherwise:
+            return charged
+        return self._believed(_Counts(charged, self._used.total(now), self._ended.total(now)))
 
     def _believed(self, counts: _Counts) -> int:
         """What it has counted of ours, by the rule that leaves most room of those that hold."""
@@ -177,7 +180,8 @@ class Quota:
         if evidence.limit_requests is not None:
             self.pace.limit.observe(evidence.limit_requests, now)
         if evidence.remaining_requests is not None:
-            self.pace.observe_remaining(evidence.remaining_requests, entry.requests, now)
+            sent = max(entry.requests, self.pace.per_minute(now))  # later ones may overtake it
+            self.pace.observe_remaining(evidence.remaining_requests, sent, now)
         if evidence.remaining_tokens is not None:
             self._learn_count(entry, evidence.remaining_tokens, now)
 
@@ -190,8 +194,10 @@ class Quota:
         told = self.limit.learned(now)
         if told is not None and max(entry.counts) >= SIGNAL * told:
             self._compare(told - remaining, entry.counts, told, now)
-        believed = self._believed(entry.counts) if self._counts_otherwise else entry.counts.charged
-        self.others.observe(limit - remaining - believed, now)
+        excess = limit - remaining
+        excess -= self._believed(entry.counts) if self._counts_otherwise else entry.counts.charged
+        if excess > 0:  # or later ones of ours have been there before it
+            self.others.observe(min(excess, limit - remaining - self._ours(now)), now)
 
     def _compare(self, counted: int, ours: _Counts, limit: int, now: float) -> None:
         """With each way to count: which one is the upstream's?"""

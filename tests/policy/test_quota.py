@@ -151,6 +151,28 @@ def test_one_difference_told_by_many_answers_is_charged_once() -> None:
     assert quota.free(1) == 400
 
 
+def test_requests_of_ours_that_overtake_each_other_are_not_others_use() -> None:
+    quota = Quota()
+    for number in range(14):
+        quota.reserve(lease(number), 50, 0)
+    for number in reversed(range(14)):  # the first that was reserved is the last to arrive
+        arrived = 14 - number
+        counted = Evidence(1000, 1000 - 50 * arrived, 600, 600 - arrived)
+        quota.settle(lease(number), 50, "estimate", counted, 1)
+    assert quota.free(1) == 300
+    assert quota.pace.others.value(1) == 0
+
+
+def test_others_are_seen_as_soon_as_our_own_can_not_be_all_of_it() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 100, 0)
+    quota.reserve(lease(2), 100, 0)
+    quota.settle(lease(1), 100, "estimate", says(1000, 500), 1)
+    assert quota.others.value(1) == 300, "200 are ours, in whatever order they came"
+    quota.settle(lease(2), 100, "estimate", says(1000, 400), 1)
+    assert quota.others.value(1) == 400
+
+
 def test_what_remains_above_our_view_does_not_raise_it_by_itself() -> None:
     quota = Quota()
     quota.reserve(lease(1), 800, 0)
