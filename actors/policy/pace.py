@@ -84,9 +84,9 @@ class Pace:
         if not others:
             return shares
         left = max(0.0, 1 - others / limit)
-        # To the nearest: one that others send in a minute must not cost one of three in each second.
-        minute, ten, one = (max(1, round(share * left)) for share in shares)
-        return minute, ten, one
+        minute, ten, one = shares
+        # To the nearest: one that others send in a minute must not cost one of three each second.
+        return max(1, floor(minute * left)), max(1, floor(ten * left)), max(1, round(one * left))
 
     def refused(self, now: float) -> None:
         """The upstream has refused although this pace was kept: it is slower from now on, and
