@@ -119,11 +119,11 @@ class Capacity:
         reached: bool,
         evidence: Evidence | None,
         now: float,
-    ) -> int:
-        """Closes a lease in both books; returns what it had reserved. See `Account.settle`."""
+    ) -> None:
+        """Closes a lease in both books. See `Account.settle`."""
         reservation = self.account.leases.get(lease_id)
         if reservation is None:  # the reservation itself had failed
-            return 0
+            return
         tokens = reservation.tokens
         self.account.settle(lease_id, used_tokens, reached=reached, now=now)
         quota = self.quotas[model]
@@ -132,19 +132,20 @@ class Capacity:
             quota.settle(lease_id, used, self.account.rule, evidence, now)
         else:
             quota.release(lease_id, now)
-        return tokens
 
     def observe(self, lease_id: LeaseId, model: str, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""
         self.quotas[model].observe(lease_id, evidence, now)
 
     def refused(
-        self, model: str, limit: Literal["tokens", "requests"], tokens: int, now: float
+        self, lease_id: LeaseId, model: str, limit: Literal["tokens", "requests"], now: float
     ) -> None:
-        """The upstream refused so many tokens for this limit."""
-        quota = self.quotas[model]
+        """The upstream refused an open lease for this limit."""
+        quota = self.quotas.get(model)
+        if quota is None:  # the reservation itself had failed
+            return
         if limit == "tokens":
-            quota.refused(tokens, now)
+            quota.refused(lease_id, now)
         else:
             quota.pace.refused(now)
 

@@ -15,6 +15,9 @@ Each from evidence only, nothing assumed:
 - **The rule.** The ratio is found of three counts of ours: of what was reserved, of what was used,
   and of that from the end of a call on. The one that explains the upstream's with least room lost
   is the one to go by.
+- **The growth** of its count from one request to the next, as a share of what they had reserved.
+  Where requests are few, a limiter that resets each minute may never be seen next to our view, and
+  would be taken for one that counts less. What it adds between two resets it can't count less than.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ USED_MARGIN: Final = 1.01
 """On top of the largest ratio to what was used."""
 USED_MOST: Final = 1.08
 """A limiter that is further off follows another rule."""
+LEAP: Final = 0.1
+"""A count that falls by more than this share of the limit was reset; what leaves a sliding minute
+from one request to the next is less, where requests are many."""
 HOLD_S: Final = 10.0
 HOLDS: Final = 8
 """Others' use is forgotten after 70 to 80 s: a limiter that resets each minute shows all of it
@@ -177,6 +183,47 @@ class CountRatio:
             return None
         largest = max(self._last, self._current)
         return None if largest > USED_MOST else max(1.0, largest) * USED_MARGIN
+
+
+class CountGrowth:
+    """By how much the upstream's count grew for each token reserved, over the last whole period.
+    Of a sliding minute that is little, because as much leaves as is added; a fixed one grows by
+    all that it counts."""
+
+    __slots__ = ("_begun_at", "_count", "_grown", "_reserved", "_samples", "_sent", "_share")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self._share = 0.0
+        self._count = self._sent = 0
+        self._begin(0.0)
+
+    def _begin(self, now: float) -> None:
+        self._begun_at = now
+        self._grown = self._reserved = self._samples = 0
+
+    def observe(self, upstream_count: int, sent: int, limit: int, now: float) -> None:
+        """`sent`: all that was ever reserved, with the request whose answer shows the count. An
+        answer that comes after that of a later request says nothing."""
+        reserved, grown = sent - self._sent, upstream_count - self._count
+        if reserved <= 0:
+            return
+        self._sent, self._count = sent, upstream_count
+        if grown < -LEAP * limit:
+            return
+        if now - self._begun_at >= PERIOD_S:
+            enough = self._samples >= MIN_SAMPLES
+            self._share = min(1.0, max(0.0, self._grown / self._reserved)) if enough else 0.0
+            self._begin(now)
+        self._grown += grown
+        self._reserved += reserved
+        self._samples += 1
+
+    def value(self) -> float:
+        """Between 0 and 1: the upstream counts no less than that of what we reserve."""
+        return self._share
 
 
 class OthersUse:

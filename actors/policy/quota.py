@@ -12,7 +12,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.policy.entries import TOGETHER, packed, unpacked
-from actors.policy.learning import SIGNAL, CountRatio, LearnedLimit, OthersUse
+from actors.policy.learning import SIGNAL, CountGrowth, CountRatio, LearnedLimit, OthersUse
 from actors.policy.pace import Pace
 from actors.policy.window import SlidingSum
 
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 class _Entry(NamedTuple):
     """An open lease. `counts`, `requests`: ours right after it, to be compared with what its
-    answer's headers will say."""
+    answer's headers will say. `sent`: all that was ever reserved, with it."""
 
     tokens: int
     slot: int
     counts: _Counts
     requests: int
+    sent: int
 
 
 class _Counts(NamedTuple):
@@ -54,8 +55,10 @@ class Quota:
         "_counts_otherwise",
         "_ended",
         "_open",
+        "_sent",
         "_used",
         "ended_ratio",
+        "growth",
         "limit",
         "others",
         "pace",
@@ -70,6 +73,7 @@ class Quota:
         self.ratio = CountRatio()
         self.used_ratio = CountRatio()
         self.ended_ratio = CountRatio()
+        self.growth = CountGrowth()
         self.others = OthersUse()
         self._charge = SlidingSum()
         self._used = SlidingSum()
@@ -77,6 +81,7 @@ class Quota:
         self._counts_otherwise = False
         """Whether anything has been found out of how it counts, other than as we reserve."""
         self._open: dict[LeaseId, _Entry] = {}
+        self._sent = 0
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -100,7 +105,7 @@ class Quota:
             least = min(least, ceil(counts.used * used))
         if ended is not None:
             least = min(least, ceil(counts.ended * ended))
-        return least
+        return max(least, ceil(counts.charged * self.growth.value()))
 
     def free(self, now: float) -> int | None:
         """Tokens that it is believed to let through now; None while no limit is known."""
@@ -123,6 +128,9 @@ class Quota:
             ratio = found.of_used()
             if ratio is not None:
                 at = min(at, _fits(count, ratio, tokens, room, now, ahead))
+        growth = self.growth.value()
+        if growth:
+            at = max(at, _fits(self._charge, growth, tokens, room, now, ahead))
         return max(at, self.limit.reaches(tokens, now))
 
     def utilization(self, now: float) -> float:
@@ -141,7 +149,8 @@ class Quota:
         self._used.add(tokens, now)
         self._ended.add(tokens, now)
         counts = _Counts(self._charge.latest, self._used.latest, self._ended.latest)
-        self._open[lease_id] = _Entry(tokens, slot, counts, self.pace.count(now))
+        self._sent += tokens
+        self._open[lease_id] = _Entry(tokens, slot, counts, self.pace.count(now), self._sent)
 
     def settle(
         self,
@@ -192,8 +201,10 @@ class Quota:
         if limit is None:
             return
         told = self.limit.learned(now)
-        if told is not None and max(entry.counts) >= SIGNAL * told:
-            self._compare(told - remaining, entry.counts, told, now)
+        if told is not None:
+            self.growth.observe(told - remaining, entry.sent, told, now)
+            if max(entry.counts) >= SIGNAL * told:
+                self._compare(told - remaining, entry.counts, told, now)
         excess = limit - remaining
         excess -= self._believed(entry.counts) if self._counts_otherwise else entry.counts.charged
         if excess > 0:  # or later ones of ours have been there before it
@@ -206,20 +217,32 @@ class Quota:
         self.ended_ratio.observe(counted, ours.ended, limit, now)
         self._counts_otherwise = self.ratio.known or self.used_ratio.known or self.ended_ratio.known
 
-    def refused(self, tokens: int, now: float) -> None:
-        """The upstream has refused so many for its token limit: there was less room than we
-        thought before we sent them."""
-        self.limit.reduce(self.counted(now) - tokens, now)
+    def refused(self, lease_id: LeaseId, now: float) -> None:
+        """The upstream has refused it for its token limit: there was less room than we thought. It
+        is not settled yet. If the plain count had not let it through, we have misread how the
+        upstream counts.
+        """
+        entry, stated = self._open.get(lease_id), self.limit.stated(now)
+        if entry is None or stated is None:
+            return
+        if self._counts_otherwise and self._charge.total(now) > stated:
+            self._forget_count()
+        self.limit.reduce(self.counted(now) - entry.tokens, now)
 
     def forget(self) -> None:
         """What was learned was about another upstream; what was sent counts on."""
         self.limit.forget()
         self.pace.limit.forget()
+        self._forget_count()
+        self.others.forget()
+
+    def _forget_count(self) -> None:
+        """It counts as we reserve, until it shows otherwise."""
         self._counts_otherwise = False
         self.ratio.forget()
         self.used_ratio.forget()
         self.ended_ratio.forget()
-        self.others.forget()
+        self.growth.forget()
 
     # -- the state file --------------------------------------------------------------------
 

@@ -94,8 +94,8 @@ def test_a_refusal_lowers_the_configured_limit_too_and_of_that_model_alone() -> 
     capacity = Capacity(instance_config(max_tpm=1000))
     spend(capacity, 1, "a", 600, 0)
     capacity.reserve(LeaseId(2), "a", 300, 1)
+    capacity.refused(LeaseId(2), "a", "tokens", 1)
     capacity.settle(LeaseId(2), "a", 0, reached=True, evidence=None, now=1)
-    capacity.refused("a", "tokens", 300, 1)
     assert fits(capacity, 600, "a", 62)
     obstacle = capacity.obstacle(exact(850, model="a"), 62)
     assert obstacle is not None

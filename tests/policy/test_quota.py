@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import random
+from bisect import insort
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Evidence, LeaseId
+from actors.policy.account import ChargeRule
 from actors.policy.learning import (
     FRESH_S,
     HOLD_S,
@@ -86,10 +90,7 @@ def test_a_reduced_limit_tells_when_it_reaches_an_amount(
         now += pause
         before = limit.value(now)
         limit.reduce(to, now)
-        value = limit.value(now)
-        assert before is not None
-        assert value is not None
-        assert value <= before
+        assert (limit.value(now) or 0) <= (before or 0)
     at = limit.reaches(tokens, now)
     assert now <= at <= now + SLIGHT_S
     assert (limit.value(at + 1e-6) or 0) >= tokens
@@ -224,6 +225,64 @@ def test_a_limiter_that_counts_what_was_used_is_filled_to_the_brim() -> None:
     assert max(highest[-200:]) >= 0.97 * 2000
 
 
+def test_a_limiter_that_corrects_what_it_counted_on_arrival_is_followed() -> None:
+    """Also where calls are long: what they used leaves its minute with their beginning."""
+    quota, call_s = Quota(), 20
+    for now in range(400):
+        quota.reserve(lease(now), 20, now)
+        ended = max(0, min(now + 1, 60) - call_s)
+        theirs = 10 * ended + 20 * (min(now + 1, 60) - ended)
+        quota.observe(lease(now), says(1500, 1500 - theirs), now)
+        if now >= call_s:
+            quota.settle(lease(now - call_s), 10, "estimate", None, now)
+    assert 800 <= quota.counted(399.0) <= 820, "half of each call that has ended"
+
+
+def test_a_limiter_that_counts_from_the_end_of_calls_is_followed() -> None:
+    """Once calls stop for a while, their beginnings have left the minute before their ends."""
+    quota, call_s = Quota(), 20
+    ended: list[tuple[int, int]] = []
+    for now in range(236):
+        quiet = 100 <= now < 140
+        quota.reserve(lease(now), 4 if quiet else 20, now)
+        theirs = sum(used for at, used in ended if at > now - 60)
+        quota.observe(lease(now), says(1500, 1500 - theirs), now)
+        if quiet:
+            quota.settle(lease(now), 4, "estimate", None, now)
+            ended.append((now, 4))
+        if now >= call_s and not 100 <= now - call_s < 140:
+            quota.settle(lease(now - call_s), 10, "estimate", None, now)
+            ended.append((now, 10))
+    assert quota.used_ratio.of_used() is None
+    assert 1000 <= quota.counted(235.0) <= 1025, "half of each, but for those under way"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_minute_that_resets_is_never_overrun_where_requests_are_few(seed: int) -> None:
+    """A dozen requests fill it, and its count is hardly ever seen where it is next to ours."""
+    rng, quota = random.Random(seed), Quota()
+    now, number, minute, count = 0.0, 0, 0, 0
+    answers: list[tuple[float, int, int, int]] = []
+    while now < 1800:
+        now += rng.expovariate(1 / 3)
+        while answers and answers[0][0] <= now:
+            at, answered, tokens, theirs = answers.pop(0)
+            shown = says(30_000, 30_000 - theirs)
+            quota.settle(lease(answered), int(0.9 * tokens), "estimate", shown, at)
+        tokens = rng.randint(1500, 3000)
+        free = quota.free(now)
+        if free is not None and free < tokens:
+            continue
+        if now // 60 != minute:
+            minute, count = int(now // 60), 0
+        count += tokens
+        assert count <= 30_000
+        number += 1
+        quota.reserve(lease(number), tokens, now)
+        insort(answers, (now + rng.uniform(0.3, 3), number, tokens, count))
+    assert quota.ended_ratio.known
+
+
 def test_a_limiter_that_keeps_what_was_reserved_is_not_taken_for_one_that_gives_back() -> None:
     quota = Quota()
     for number in range(300):
@@ -263,21 +322,55 @@ def test_a_refusal_lowers_the_limit_to_what_was_counted() -> None:
     quota.reserve(lease(1), 700, 0)
     quota.settle(lease(1), 700, "estimate", None, 0)
     quota.reserve(lease(2), 100, 0)
+    quota.refused(lease(2), 0)
     quota.settle(lease(2), 0, "estimate", None, 0)
-    quota.refused(100, 0)
     assert quota.limit.value(0) == 700
     assert quota.free(SLIGHT_S) == 1000
 
 
 def test_what_a_refusal_has_left_too_little_for_waits_until_that_has_worn_off() -> None:
     quota = Quota(1000)
-    quota.reserve(lease(1), 800, 0)
-    quota.release(lease(1), 0)
-    quota.refused(200, 0)
+    quota.reserve(lease(1), 200, 0)
+    quota.refused(lease(1), 0)
+    quota.settle(lease(1), 0, "actual", None, 0)
     at = quota.earliest(800, 0)
     assert at is not None
     assert at == pytest.approx(WEAR_S * 0.6)
     assert quota.earliest(1001, 0) is None
+
+
+@pytest.mark.parametrize("rule", ["estimate", "actual"])
+def test_a_refusal_lowers_the_limit_alike_whatever_it_is_itself_charged(rule: ChargeRule) -> None:
+    quota = Quota(1000)
+    quota.reserve(lease(1), 700, 0)
+    quota.reserve(lease(2), 150, 0)
+    quota.refused(lease(2), 0)
+    quota.settle(lease(2), 0, rule, None, 0)
+    assert quota.limit.value(0) == 700
+
+
+def test_a_refusal_that_a_ratio_has_brought_about_ends_it() -> None:
+    quota, now = Quota(), 0
+    for now in range(200):  # headers that lag behind show a third of what is counted
+        quota.reserve(lease(now), 20, now)
+        count = min(now + 1, 60) * 20
+        quota.settle(lease(now), 20, "estimate", says(1500, 1500 - count // 3), now)
+    assert quota.counted(now) < 600
+    quota.reserve(lease(1000), 700, now)
+    quota.refused(lease(1000), now)
+    quota.settle(lease(1000), 0, "estimate", None, now)
+    assert quota.counted(now) >= 1900
+    assert quota.ratio.value() == 1.0
+
+
+def test_a_refusal_within_the_plain_count_says_nothing_of_the_ratio() -> None:
+    quota, now = Quota(), 0
+    for now in range(200):
+        quota.reserve(lease(now), 10, now)
+        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
+    quota.reserve(lease(1000), 10, now)
+    quota.refused(lease(1000), now)
+    assert quota.ratio.value() < 0.6
 
 
 @pytest.mark.parametrize(
