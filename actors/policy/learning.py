@@ -25,6 +25,8 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import Final
 
+from actors.policy.window import MAX_RESTORED_AMOUNT
+
 FRESH_S: Final = 300.0
 """How long a limit seen in a header is believed without being seen again."""
 PERIOD_S: Final = 75.0
@@ -38,6 +40,8 @@ MARGIN: Final = 1.05
 WORTHWHILE: Final = 0.95
 """A ratio above this is not worth acting on."""
 FLOOR: Final = 0.05
+MOST: Final = 1e6
+"""No ratio that is read back is larger; beyond USED_MOST it makes no difference."""
 USED_MARGIN: Final = 1.01
 """On top of the largest ratio to what was used."""
 USED_MOST: Final = 1.08
@@ -127,6 +131,23 @@ class LearnedLimit:
             after_s = max(after_s, SLIGHT_S * (1 - spare / (2 * slight)))
         return max(now, self._reduced_at + after_s)
 
+    def export(self, now: float) -> dict[str, float]:
+        """What still counts of it, each with its age in seconds."""
+        found: dict[str, float] = {}
+        if self._seen is not None and now - self._seen_at <= FRESH_S:
+            found |= {"told": self._seen, "told_s": round(now - self._seen_at, 1)}
+        if self._reduced is not None and now - self._reduced_at < SLIGHT_S:
+            found |= {"reduced": self._reduced, "reduced_s": round(now - self._reduced_at, 1)}
+        return found
+
+    def restore(self, exported: object, older_s: float, now: float) -> None:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+        told, reduced = _aged(exported, "told"), _aged(exported, "reduced")
+        if told is not None:
+            self._seen, self._seen_at = told[0], now - told[1] - older_s
+        if reduced is not None:
+            self._reduced, self._reduced_at = reduced[0], now - reduced[1] - older_s
+
     def _cuts(self, limit: int, reduced: int) -> tuple[float, float]:
         """By how much a refusal lowered it, and how much of that stands for longer."""
         cut = min(limit - reduced, (1 - LOWEST) * limit)
@@ -163,6 +184,15 @@ class CountRatio:
             self._current, self._samples, self._begun_at = 0.0, 0, now
         self._current = max(self._current, upstream_count / our_count)
         self._samples += 1
+
+    def export(self) -> float | None:
+        """The largest ratio that a whole period has shown."""
+        return None if self._last is None else round(max(self._last, self._current), 4)
+
+    def restore(self, exported: object) -> None:
+        """Takes back an `export`; ignores what is malformed."""
+        if isinstance(exported, int | float) and 0 <= exported <= MOST:  # false for NaN
+            self._last = float(exported)
 
     @property
     def known(self) -> bool:
@@ -221,6 +251,11 @@ class CountGrowth:
         self._reserved += reserved
         self._samples += 1
 
+    def restore(self, exported: object) -> None:
+        """Takes back a `value`; ignores what is malformed."""
+        if isinstance(exported, int | float) and 0 <= exported <= 1:
+            self._share = float(exported)
+
     def value(self) -> float:
         """Between 0 and 1: the upstream counts no less than that of what we reserve."""
         return self._share
@@ -261,3 +296,15 @@ class OthersUse:
             self._highest[slot % HOLDS] = 0
         self._head = head
         self._value = max(self._highest)
+
+
+def _aged(exported: object, name: str) -> tuple[int, float] | None:
+    """An amount and its age in seconds, from an export; None if they are missing or malformed."""
+    if not isinstance(exported, dict):
+        return None
+    amount, age_s = exported.get(name), exported.get(f"{name}_s")
+    if type(amount) is not int or not 0 < amount <= MAX_RESTORED_AMOUNT:
+        return None
+    if not isinstance(age_s, int | float) or not 0 <= age_s <= SLIGHT_S:  # false for NaN
+        return None
+    return amount, age_s

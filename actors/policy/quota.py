@@ -12,9 +12,16 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.policy.entries import TOGETHER, packed, unpacked
-from actors.policy.learning import SIGNAL, CountGrowth, CountRatio, LearnedLimit, OthersUse
+from actors.policy.learning import (
+    PERIOD_S,
+    SIGNAL,
+    CountGrowth,
+    CountRatio,
+    LearnedLimit,
+    OthersUse,
+)
 from actors.policy.pace import Pace
-from actors.policy.window import SlidingSum
+from actors.policy.window import MAX_RESTORED_AMOUNT, SlidingSum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +147,7 @@ class Quota:
 
     def idle(self, now: float) -> bool:
         """Whether forgetting it would lose nothing that matters."""
-        return not (self._open or self._charge.total(now) or self.limit.learned(now))
+        return not (self._open or self._charge.total(now) or self.limit.export(now))
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -247,29 +254,42 @@ class Quota:
     # -- the state file --------------------------------------------------------------------
 
     def export(self, now: float) -> dict[str, Any]:
-        return {
-            "limit_tokens": self.limit.learned(now),
-            "limit_requests": self.pace.limit.learned(now),
+        found: dict[str, Any] = {
+            "limit_tokens": self.limit.export(now),
+            "limit_requests": self.pace.limit.export(now),
             "others_tokens": self.others.value(now),
+            "others_requests": self.pace.others.value(now),
             "charge": packed(self._charge.export(now, TOGETHER)),
             "used": packed(self._used.export(now, TOGETHER)),
             "ended": packed(self._ended.export(now, TOGETHER)),
             "requests": packed(self.pace.export(now)),
         }
+        if self._counts_otherwise:
+            found["ratios"] = {name: ratio.export() for name, ratio in self._ratios()}
+            found["growth"] = self.growth.value()
+        return found
 
     def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
         """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
-        for name, limit in (("limit_tokens", self.limit), ("limit_requests", self.pace.limit)):
-            seen = exported.get(name)
-            if type(seen) is int and seen > 0:
-                limit.observe(seen, now)
-        others = exported.get("others_tokens")
-        if type(others) is int:
-            self.others.observe(others, now)
+        self.limit.restore(exported.get("limit_tokens"), older_s, now)
+        self.pace.limit.restore(exported.get("limit_requests"), older_s, now)
+        for name, use in (("others_tokens", self.others), ("others_requests", self.pace.others)):
+            others = exported.get(name)
+            if type(others) is int and others <= MAX_RESTORED_AMOUNT:
+                use.observe(others, now - older_s)
+        ratios = exported.get("ratios")
+        if isinstance(ratios, dict) and older_s <= PERIOD_S:
+            for name, ratio in self._ratios():
+                ratio.restore(ratios.get(name))
+            self.growth.restore(exported.get("growth"))
+            self._counts_otherwise = any(ratio.known for _, ratio in self._ratios())
         self._charge.restore(unpacked(exported.get("charge"), older_s), now)
         self._used.restore(unpacked(exported.get("used"), older_s), now)
         self._ended.restore(unpacked(exported.get("ended"), older_s), now)
         self.pace.restore(unpacked(exported.get("requests"), older_s), now)
+
+    def _ratios(self) -> tuple[tuple[str, CountRatio], ...]:
+        return ("charge", self.ratio), ("used", self.used_ratio), ("ended", self.ended_ratio)
 
 
 def _fits(

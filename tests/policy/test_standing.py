@@ -186,7 +186,9 @@ def test_a_plain_record_counts_as_used_just_now() -> None:
     assert instance.account.free(0) == 300
 
 
-@pytest.mark.parametrize("saved", [None, 3, [], {"accounts": 7}, {"benches": {"m": "x"}}])
+@pytest.mark.parametrize(
+    "saved", [None, 3, [], {"accounts": 7}, {"benches": {"limits": {"m": "x"}, "probations": 1}}]
+)
 def test_a_damaged_record_costs_accuracy_not_the_start(saved: Any) -> None:
     instance = standing()
     instance.restore(InstanceState.model_validate({"name": "one", "capacity": saved}), 0, CLOCK)
