@@ -159,8 +159,19 @@ class Capacity:
                 quota.forget()
 
     def set_usage(self, tokens: int, now: float) -> None:
-        """An operator's correction; the limiter's counts begin anew from it."""
+        """An operator's correction; the limiters' counts begin anew from it, each with its part."""
         self.account.set_usage(tokens, now)
+        charges = [quota.charged(now) for quota in self.quotas.values()]
+        for quota, part in zip(self.quotas.values(), _parts(tokens, charges), strict=True):
+            quota.reset(part, now)
+
+    def set_requests(self, count: int, now: float) -> None:
+        """The same for requests during the last minute."""
+        self.account.set_requests(count, now)
+        sent = [quota.pace.per_minute(now) for quota in self.quotas.values()]
+        for quota, part in zip(self.quotas.values(), _parts(count, sent), strict=True):
+            quota.pace.reset(part, now)
+            quota.pace.others.forget()
 
     def export(self, now: float) -> dict[str, Any]:
         return {
@@ -187,3 +198,15 @@ class Capacity:
 def charge_rule(config: InstanceConfig) -> ChargeRule:
     """The rule to begin with; the headers teach the rest."""
     return "estimate" if config.provider_type == "azure" else "actual"
+
+
+def _parts(amount: int, of: list[int]) -> list[int]:
+    """`amount`, divided as `of` is; evenly where that is nothing."""
+    left, weight = amount, sum(of)
+    weights = of if weight else [1] * len(of)
+    parts = []
+    for number, each in enumerate(weights):
+        part = left * each // max(1, sum(weights[number:]))
+        parts.append(part)
+        left -= part
+    return parts

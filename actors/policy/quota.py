@@ -92,6 +92,10 @@ class Quota:
 
     # -- reading ---------------------------------------------------------------------------
 
+    def charged(self, now: float) -> int:
+        """Tokens that were reserved during the last minute."""
+        return self._charge.total(now)
+
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
         return self._ours(now) + self.others.value(now)
@@ -152,12 +156,15 @@ class Quota:
     # -- writing ---------------------------------------------------------------------------
 
     def reserve(self, lease_id: LeaseId, tokens: int, now: float) -> None:
+        self._open[lease_id] = self._entered(tokens, self.pace.count(now), now)
+
+    def _entered(self, tokens: int, requests: int, now: float) -> _Entry:
         slot = self._charge.add(tokens, now)
         self._used.add(tokens, now)
         self._ended.add(tokens, now)
         counts = _Counts(self._charge.latest, self._used.latest, self._ended.latest)
         self._sent += tokens
-        self._open[lease_id] = _Entry(tokens, slot, counts, self.pace.count(now), self._sent)
+        return _Entry(tokens, slot, counts, requests, self._sent)
 
     def settle(
         self,
@@ -235,6 +242,16 @@ class Quota:
         if self._counts_otherwise and self._charge.total(now) > stated:
             self._forget_count()
         self.limit.reduce(self.counted(now) - entry.tokens, now)
+
+    def reset(self, tokens: int, now: float) -> None:
+        """An operator's correction: from now on, the limiter has counted `tokens` during its
+        minute, and what is under way on top."""
+        self._charge, self._used, self._ended = SlidingSum(), SlidingSum(), SlidingSum()
+        self.others.forget()
+        for count in (self._charge, self._used, self._ended):
+            count.add(tokens, now)
+        for lease_id, entry in self._open.items():
+            self._open[lease_id] = self._entered(entry.tokens, entry.requests, now)
 
     def forget(self) -> None:
         """What was learned was about another upstream; what was sent counts on."""

@@ -249,7 +249,7 @@ class Standing:
         if "current_tpm" in changes:
             self.capacity.set_usage(changes["current_tpm"], now)
         if "current_rpm" in changes:
-            self.account.set_requests(changes["current_rpm"], now)
+            self.capacity.set_requests(changes["current_rpm"], now)
         if "connection_status" in changes:
             self.connected = {"connected": True, "disconnected": False}.get(
                 changes["connection_status"]

@@ -111,3 +111,39 @@ def test_a_new_configured_limit_holds_for_models_that_are_known_already() -> Non
     spend(capacity, 1, "a", 10, 0, remaining_tokens=990)
     capacity.reconfigure(instance_config(max_tpm=5000), elsewhere=False)
     assert fits(capacity, 4000, "a")
+
+
+def test_an_operators_word_on_the_usage_counts_also_where_the_upstream_tells_its_limit() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 500, 0, limit_tokens=1000, remaining_tokens=100)
+    capacity.reserve(LeaseId(2), "a", 50, 0)
+    assert not fits(capacity, 100, "a")
+    capacity.set_usage(0, 1)
+    assert fits(capacity, 950, "a", 1)
+    assert not fits(capacity, 951, "a", 1), "what is under way counts on"
+    capacity.settle(LeaseId(2), "a", 50, reached=False, evidence=None, now=1)
+    assert fits(capacity, 1000, "a", 1)
+    capacity.set_usage(1000, 2)
+    assert not fits(capacity, 1, "a", 61)
+    assert fits(capacity, 1000, "a", 63)
+
+
+def test_an_operators_word_is_divided_among_the_models_that_have_used_the_instance() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 300, 0, limit_tokens=1000)
+    spend(capacity, 2, "b", 100, 0)
+    capacity.set_usage(401, 1)
+    assert fits(capacity, 700, "a", 1)
+    assert not fits(capacity, 701, "a", 1)
+    assert fits(capacity, 899, "b", 1)
+    assert not fits(capacity, 900, "b", 1)
+
+
+def test_an_operators_word_on_requests_counts_for_their_pace() -> None:
+    capacity = Capacity(instance_config(max_tpm=10_000))
+    spend(capacity, 1, "a", 1, 0, limit_requests=60, remaining_requests=0)
+    assert not fits(capacity, 1, "a", 30)
+    capacity.set_requests(59, 30)
+    assert fits(capacity, 1, "a", 30)
+    capacity.set_requests(60, 31)
+    assert not fits(capacity, 1, "a", 90)
