@@ -98,7 +98,8 @@ class Quota:
 
     def counted(self, now: float) -> int:
         """Tokens that the limiter is believed to have counted during its minute."""
-        return self._ours(now) + self.others.value(now)
+        ours = self._ours(now) if self._counts_otherwise else self._charge.total(now)
+        return ours + self.others.value(now)
 
     def _ours(self, now: float) -> int:
         """What of `counted` we have sent ourselves."""
