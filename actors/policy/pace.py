@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SPANS_S: Final = (60.0, 10.0, 1.0)
 SLOTS: Final = (600, 200, 100)
 """Fine enough that a slot's delay is at most 1 % of its span, 0.17 % for the minute."""
+SPARE: Final = 0.1
+"""Requests per second: who sends no more than one in ten seconds must not cost us one of the few
+that fit into each second."""
 SLOWER: Final = 0.9
 """Of the pace, after a refusal."""
 
@@ -85,8 +88,11 @@ class Pace:
             return shares
         left = max(0.0, 1 - others / limit)
         minute, ten, one = shares
-        # To the nearest: one that others send in a minute must not cost one of three each second.
-        return max(1, floor(minute * left)), max(1, floor(ten * left)), max(1, round(one * left))
+        return (
+            max(1, floor(minute * left)),
+            max(1, floor(ten * left)),
+            max(1, floor(one * left + SPARE)),
+        )
 
     def refused(self, now: float) -> None:
         """The upstream has refused although this pace was kept: it is slower from now on, and
