@@ -102,9 +102,11 @@ class Pace:
             self.limit.reduce(floor(SLOWER * limit), now)
 
     def observe_remaining(self, remaining: int, sent: int, now: float) -> None:
-        """What the upstream counts more than we had `sent` by then is others' use."""
+        """What the upstream counts more than we had `sent` by then is others' use. Later ones may
+        have overtaken it, so those count that were sent by now, if they are more."""
         limit = self.limit.value(now)
         if limit is not None:
+            sent = max(sent, self.per_minute(now))
             self.others.observe(limit - remaining - sent, now)
 
     def reset(self, requests: int, now: float) -> None:

@@ -204,17 +204,14 @@ class Quota:
         if evidence.limit_requests is not None:
             self.pace.limit.observe(evidence.limit_requests, now)
         if evidence.remaining_requests is not None:
-            sent = max(entry.requests, self.pace.per_minute(now))  # later ones may overtake it
-            self.pace.observe_remaining(evidence.remaining_requests, sent, now)
-        if evidence.remaining_tokens is not None:
-            self._learn_count(entry, evidence.remaining_tokens, now)
+            self.pace.observe_remaining(evidence.remaining_requests, entry.requests, now)
+        limit = self.limit.value(now)
+        if evidence.remaining_tokens is not None and limit is not None:
+            self._learn_count(entry, evidence.remaining_tokens, limit, now)
 
-    def _learn_count(self, entry: _Entry, remaining: int, now: float) -> None:
+    def _learn_count(self, entry: _Entry, remaining: int, limit: int, now: float) -> None:
         """`remaining`: tokens, when the request of `entry` had arrived there. Against a limit that
         the upstream has not told it can only show that less is left than we thought."""
-        limit = self.limit.value(now)
-        if limit is None:
-            return
         told = self.limit.learned(now)
         if told is not None:
             self.growth.observe(told - remaining, entry.sent, told, now)
