@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 import trio
 
-from actors.errors import ChangeRefused
-from actors.mailbox import Mailbox, MailboxClosed, Reply
-from actors.messages import (
+from actors.admin_messages import (
     AddInstance,
     Instance,
     Migrate,
@@ -20,6 +18,8 @@ from actors.messages import (
     UpdateConfig,
     UpdateState,
 )
+from actors.errors import ChangeRefused
+from actors.mailbox import Mailbox, MailboxClosed, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,10 +14,7 @@
 | Reconfigure     | supervisor | instance   | control | None                           |
 | AmendState      | supervisor | instance   | control | InstanceState                  |
 | Retire          | supervisor | instance   | control | none                           |
-| AddInstance, UpdateConfig, RemoveInstance, UpdateState, ReadInstances, Migrate     |
-|                 | front end  | supervisor | request | see the classes                |
-| ReloadConfig    | front end, | supervisor | request | Difference                     |
-|                 | itself     |            |         |                                |
+| see `actors.admin_messages`  | supervisor | request | see the classes                |
 
 Messages are frozen: dataclasses, and named tuples for those of every request, which cost a third.
 The only thing in them that changes is the reply slot.
@@ -32,9 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NewType, Type
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.changes import Difference
     from actors.mailbox import Mailbox, Reply
-    from actors.migration import MigrationPlan
     from actors.models import InstanceConfig, InstanceState
     from actors.policy.headroom import Headroom, Obstacle
 
@@ -317,91 +312,3 @@ InstanceRequest: TypeAlias = Acquire
 InstanceControl: TypeAlias = Observe | Settle | Reconfigure | AmendState | Retire
 RouterRequest: TypeAlias = Acquire | Explain
 RouterControl: TypeAlias = Declined | CapacityFreed | RosterChanged | Withdraw
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance as the admin API shows it. The key in `config` is not masked here."""
-
-    config: InstanceConfig
-    state: InstanceState
-
-
-@dataclass(frozen=True, slots=True)
-class ReadInstances:
-    """Answer: every instance by name, in the order of the configuration file."""
-
-    reply: Reply[dict[str, Instance]]
-    names: frozenset[str] | None = field(default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class AddInstance:
-    """Errors: `NameTaken`, `StoreFailed`. Answered once it is on disk."""
-
-    config: InstanceConfig
-    reply: Reply[None]
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateConfig:
-    """Merges `changes` into the configuration. Answer: the fields whose value changed.
-
-    Errors: `UnknownInstance`, `InvalidChange`, `StoreFailed`. Answered once it is on disk.
-    """
-
-    name: str
-    changes: Mapping[str, Any]
-    reply: Reply[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateState:
-    """Merges `changes` into the state. Errors: `UnknownInstance`, `InvalidChange`."""
-
-    name: str
-    changes: Mapping[str, Any]
-    reply: Reply[InstanceState]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveInstance:
-    """Errors: `UnknownInstance`, `StoreFailed`. Its running requests finish."""
-
-    name: str
-    reply: Reply[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Migrate:
-    """Takes the instances of the earlier system's `document` over. Answer: what was done.
-
-    All or nothing; answered once it is on disk. Errors: `InvalidChange`, `StoreFailed`.
-    """
-
-    document: object
-    overwrite: bool
-    reply: Reply[MigrationPlan]
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadConfig:
-    """Takes over what somebody has written into the configuration file.
-
-    `discard`: puts the file back to what is in force instead. Errors: `InvalidEdit`,
-    `StoreFailed`.
-    """
-
-    reply: Reply[Difference]
-    discard: bool = False
-
-
-SupervisorRequest: TypeAlias = (
-    ReadInstances
-    | AddInstance
-    | UpdateConfig
-    | UpdateState
-    | RemoveInstance
-    | Migrate
-    | ReloadConfig
-)

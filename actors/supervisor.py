@@ -18,6 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, Never, Protocol, assert_never
 
 import trio
 
+from actors.admin_messages import (
+    AddInstance,
+    Instance,
+    Migrate,
+    ReadInstances,
+    ReloadConfig,
+    RemoveInstance,
+    SupervisorRequest,
+    UpdateConfig,
+    UpdateState,
+)
 from actors.changes import Difference, difference, merged_config, merged_state
 from actors.child import Child, RestartIntensity
 from actors.errors import (
@@ -29,21 +40,7 @@ from actors.errors import (
 )
 from actors.instance import InstanceActor
 from actors.mailbox import Mailbox, MailboxClosed, Reply
-from actors.messages import (
-    AddInstance,
-    AmendState,
-    Instance,
-    Migrate,
-    ReadInstances,
-    Reconfigure,
-    ReloadConfig,
-    RemoveInstance,
-    Retire,
-    RosterChanged,
-    SupervisorRequest,
-    UpdateConfig,
-    UpdateState,
-)
+from actors.messages import AmendState, Reconfigure, Retire, RosterChanged
 from actors.migration import plan_migration
 from actors.policy.standing import Standing
 from actors.state_file import StateFile

@@ -120,21 +120,36 @@ class Benches:
         self.clear_limits()
         self.models.clear()
 
-    def export(self, now: float, clock: WallClock) -> dict[str, float]:
-        """The benched limits, for the state file: model → epoch seconds."""
-        return {
+    def export(self, now: float, clock: WallClock) -> dict[str, dict[str, float]]:
+        """For the state file: of the benched limits, model → epoch seconds; of those after whose
+        bench one request is to go first, model → how many seconds the next bench lasts at least.
+
+        A refused credential and a missing model are not kept: to restart is how people mend them.
+        """
+        limits = {
             model: round(clock.epoch(until), 3)
             for model, until in self.limits.items()
             if until > now
         }
+        return {
+            "limits": limits,
+            "probations": {model: found.least_s for model, found in self._probations.items()},
+        }
 
     def restore(self, exported: Mapping[str, Any], clock: WallClock) -> None:
         """Takes back an `export`; ignores what is malformed."""
-        self.limits = {
-            str(model): clock.trio_time(until)
-            for model, until in exported.items()
-            if is_epoch(until)
-        }
+        limits, probations = exported.get("limits"), exported.get("probations")
+        if isinstance(limits, dict):
+            self.limits = {
+                str(model): clock.trio_time(until)
+                for model, until in limits.items()
+                if is_epoch(until)
+            }
+        if isinstance(probations, dict):
+            for model, least_s in list(probations.items())[:MAX_BENCHES]:
+                if isinstance(least_s, int | float) and 0 <= least_s <= DEFAULT_BENCH_S:
+                    self._probations[str(model)] = _Probation(least_s)
+                    self.limits.setdefault(str(model), LONG_AGO)
 
 
 class _Probation:
@@ -143,10 +158,10 @@ class _Probation:
 
     __slots__ = ("least_s", "probe", "until")
 
-    def __init__(self) -> None:
+    def __init__(self, least_s: float = 0.0) -> None:
         self.probe: LeaseId | None = None
         self.until = LONG_AGO
-        self.least_s = 0.0
+        self.least_s = least_s
 
     def begin_anew(self) -> None:
         self.probe, self.until = None, LONG_AGO

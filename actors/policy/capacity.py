@@ -1,7 +1,8 @@
 """How much an instance can take: its books, its configured limit, and what its upstream shows.
 
 A model whose limit the upstream reports is bounded by that limit alone (`Quota`); the others share
-the configured tokens per minute.
+the configured tokens per minute, and each has what its own quota shows of them: less, where the
+upstream says that less remains, or has refused.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ class Capacity:
 
     def _room(self, quota: Quota | None, now: float) -> tuple[int, int, bool]:
         """Free tokens, the limit, and whether that is the model's own and not the configured."""
+        left: int | None = None
         if quota is not None:
-            limit = quota.limit.value(now)
-            if limit is not None:
-                return limit - quota.counted(now), limit, True
+            left, told = quota.free(now), quota.limit.learned(now)
+            if left is not None and told is not None:
+                return left, told, True
         # Alone, a model without a limit of its own has no others to make room for.
         alone = len(self.quotas) == (0 if quota is None else 1)
         others = 0 if alone else self._learned_charge(now)
-        return self.account.free(now) + others, self.account.limit_tokens, False
+        free = self.account.free(now) + others
+        return free if left is None else min(free, left), self.account.limit_tokens, False
 
     def _learned_charge(self, now: float) -> int:
         """What the books hold of models that have a limit of their own."""
@@ -73,14 +76,16 @@ class Capacity:
     def _earliest(
         self, tokens: int, quota: Quota | None, now: float, ahead: Ahead, *, own: bool
     ) -> float | None:
-        if own and quota is not None:
-            at = quota.earliest(tokens, now, ahead.tokens)
-        else:
+        at: float | None = now
+        if not own:
             others = self._learned_charge(now)
             at = self.account.earliest(max(0, tokens - others), now, ahead.tokens)
         if at is None or quota is None:
             return at
-        return max(at, quota.pace.earliest(now, ahead.requests))
+        shown = quota.earliest(tokens, now, ahead.tokens)
+        if shown is None:
+            return None
+        return max(at, shown, quota.pace.earliest(now, ahead.requests))
 
     def utilization(self, now: float) -> float:
         """The fullest limit's count as a share of it, 0.0 to about 1.0."""
@@ -102,7 +107,7 @@ class Capacity:
         if len(self.quotas) >= MAX_QUOTAS:
             for name in [name for name, quota in self.quotas.items() if quota.idle(now)]:
                 del self.quotas[name]
-        quota = self.quotas[model] = Quota()
+        quota = self.quotas[model] = Quota(self.account.limit_tokens)
         return quota
 
     def settle(
@@ -115,11 +120,11 @@ class Capacity:
         reached: bool,
         evidence: Evidence | None,
         now: float,
-    ) -> int:
-        """Closes a lease in both books; returns what it had reserved. See `Account.settle`."""
+    ) -> None:
+        """Closes a lease in both books. See `Account.settle`."""
         reservation = self.account.leases.get(lease_id)
         if reservation is None:  # the reservation itself had failed
-            return 0
+            return
         tokens = reservation.tokens
         self.account.settle(lease_id, used_tokens, complete=complete, reached=reached, now=now)
         quota = self.quotas[model]
@@ -128,19 +133,20 @@ class Capacity:
             quota.settle(lease_id, counted, self.account.rule, evidence, now)
         else:
             quota.release(lease_id, now)
-        return tokens
 
     def observe(self, lease_id: LeaseId, model: str, evidence: Evidence, now: float) -> None:
         """Learns from an answer that is still under way."""
         self.quotas[model].observe(lease_id, evidence, now)
 
     def refused(
-        self, model: str, limit: Literal["tokens", "requests"], tokens: int, now: float
+        self, lease_id: LeaseId, model: str, limit: Literal["tokens", "requests"], now: float
     ) -> None:
-        """The upstream refused so many tokens for this limit."""
-        quota = self.quotas[model]
+        """The upstream refused an open lease for this limit."""
+        quota = self.quotas.get(model)
+        if quota is None:  # the reservation itself had failed
+            return
         if limit == "tokens":
-            quota.refused(tokens, now)
+            quota.refused(lease_id, now)
         else:
             quota.pace.refused(now)
 
@@ -148,13 +154,25 @@ class Capacity:
         """`elsewhere`: the instance is another upstream now, whose limits are not known."""
         self.account.limit_tokens = config.max_tpm
         self.account.rule = charge_rule(config)
-        if elsewhere:
-            for quota in self.quotas.values():
+        for quota in self.quotas.values():
+            quota.limit.configured = config.max_tpm
+            if elsewhere:
                 quota.forget()
 
     def set_usage(self, tokens: int, now: float) -> None:
-        """An operator's correction; the limiter's counts begin anew from it."""
+        """An operator's correction; the limiters' counts begin anew from it, each with its part."""
         self.account.set_usage(tokens, now)
+        charges = [quota.charged(now) for quota in self.quotas.values()]
+        for quota, part in zip(self.quotas.values(), _parts(tokens, charges), strict=True):
+            quota.reset(part, now)
+
+    def set_requests(self, count: int, now: float) -> None:
+        """The same for requests during the last minute."""
+        self.account.set_requests(count, now)
+        sent = [quota.pace.per_minute(now) for quota in self.quotas.values()]
+        for quota, part in zip(self.quotas.values(), _parts(count, sent), strict=True):
+            quota.pace.reset(part, now)
+            quota.pace.others.forget()
 
     def export(self, now: float) -> dict[str, Any]:
         return {
@@ -174,7 +192,7 @@ class Capacity:
         if isinstance(quotas, dict):
             for model, saved in list(quotas.items())[:MAX_QUOTAS]:
                 if isinstance(saved, dict):
-                    quota = self.quotas[str(model)] = Quota()
+                    quota = self.quotas[str(model)] = Quota(self.account.limit_tokens)
                     quota.restore(saved, older_s, now)
         return isinstance(accounts, dict) and self.account.restore(accounts, older_s, now)
 
@@ -182,3 +200,15 @@ class Capacity:
 def charge_rule(config: InstanceConfig) -> ChargeRule:
     """The rule to begin with; the headers teach the rest."""
     return "estimate" if config.provider_type == "azure" else "actual"
+
+
+def _parts(amount: int, of: list[int]) -> list[int]:
+    """`amount`, divided as `of` is; evenly where that is nothing."""
+    left, weight = amount, sum(of)
+    weights = of if weight else [1] * len(of)
+    parts = []
+    for number, each in enumerate(weights):
+        part = left * each // max(1, sum(weights[number:]))
+        parts.append(part)
+        left -= part
+    return parts

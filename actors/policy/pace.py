@@ -36,7 +36,7 @@ class Pace:
     __slots__ = ("_windows", "limit", "others")
 
     def __init__(self) -> None:
-        self.limit = LearnedLimit(None)
+        self.limit = LearnedLimit(None, slight=0.0)  # a refusal more shows soon, and costs little
         self.others = OthersUse()
         self._windows = _windows()
 
@@ -102,9 +102,11 @@ class Pace:
             self.limit.reduce(floor(SLOWER * limit), now)
 
     def observe_remaining(self, remaining: int, sent: int, now: float) -> None:
-        """What the upstream counts more than we had `sent` by then is others' use."""
+        """What the upstream counts more than we had `sent` by then is others' use. Later ones may
+        have overtaken it, so those count that were sent by now, if they are more."""
         limit = self.limit.value(now)
         if limit is not None:
+            sent = max(sent, self.per_minute(now))
             self.others.observe(limit - remaining - sent, now)
 
     def reset(self, requests: int, now: float) -> None:

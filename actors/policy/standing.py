@@ -143,25 +143,25 @@ class Standing:
         evidence: Evidence | None = None,
         complete: bool = True,
     ) -> bool:
-        """Closes a lease, as `Settle` says, and learns from its outcome. False if it is unknown:
-        nothing changes."""
+        """Closes a lease, as `Settle` says, and learns from it. False, and no change: no such one."""
         model = self._demands.pop(lease_id, None)
         if model is None:
             return False
         reached = outcome.reached is not False
         if outcome.kind not in ("success", "cancelled") and used_tokens is None:
             used_tokens = 0
-        if outcome.kind == "rate_limited" and evidence is not None:
-            # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
-            evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
-        tokens = self.capacity.settle(
+        if outcome.kind == "rate_limited":
+            if evidence is not None:
+                # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
+                evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
+            if outcome.limit is not None:
+                self.capacity.refused(lease_id, model, outcome.limit, now)
+        self.capacity.settle(
             lease_id, model, used_tokens, complete, reached=reached, evidence=evidence, now=now
         )
         self.revision += 1
         if outcome.reached is not None and outcome.kind != "cancelled":
             self.connected = outcome.reached
-        if outcome.kind == "rate_limited" and outcome.limit is not None:
-            self.capacity.refused(model, outcome.limit, tokens, now)
         self._judge(lease_id, model, outcome, now)
         return True
 
@@ -250,7 +250,7 @@ class Standing:
         if "current_tpm" in changes:
             self.capacity.set_usage(changes["current_tpm"], now)
         if "current_rpm" in changes:
-            self.account.set_requests(changes["current_rpm"], now)
+            self.capacity.set_requests(changes["current_rpm"], now)
         if "connection_status" in changes:
             self.connected = {"connected": True, "disconnected": False}.get(
                 changes["connection_status"]

@@ -22,8 +22,8 @@ from actors.models import InstanceState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.admin_messages import Instance
     from actors.changes import Difference
-    from actors.messages import Instance
     from actors.migration import MigrationPlan
     from actors.models import InstanceConfig
 

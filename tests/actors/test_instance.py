@@ -298,7 +298,7 @@ async def test_an_open_breaker_survives_a_restart(
     [
         {"saved_at": 10**400, "accounts": {"charge": "1.0:5"}},
         {"saved_at": 1_700_000_000.0, "accounts": {"charge": f"{10**400}:5"}},
-        {"saved_at": 1_700_000_000.0, "benches": {"gpt-4": 10**400}},
+        {"saved_at": 1_700_000_000.0, "benches": {"limits": {"gpt-4": 10**400}}},
         {"saved_at": 1_700_000_000.0, "breaker": {"open_s": "long", "trips": 10**400}},
     ],
 )

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from actors.admin_messages import Instance
 from actors.changes import difference, merged_config, merged_state
 from actors.clock import WallClock
 from actors.errors import NameTaken, UnknownInstance
-from actors.messages import Acquire, Explanation, Instance
+from actors.messages import Acquire, Explanation
 from actors.migration import plan_migration
 from actors.models import InstanceConfig, InstanceState
 from actors.store import EarlierData

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from actors.clock import WallClock
 from actors.messages import LeaseId
 from actors.policy.benches import DEFAULT_BENCH_S, LEAST_S, PROBE_S, Benches
 from actors.policy.headroom import Obstacle
@@ -73,6 +74,30 @@ def test_an_operators_word_ends_probation() -> None:
     benches.granted(MODEL, LeaseId(1), 1.0)
     benches.clear_limits()
     assert free_at(benches, 1.0)
+
+
+def test_after_a_restart_one_goes_first_too_and_its_refusal_is_doubted_as_before() -> None:
+    benches, clock = Benches(), WallClock(1_700_000_000.0)
+    benches.limit(MODEL, LeaseId(1), 1.0, 0.0)
+    benches.granted(MODEL, LeaseId(2), 1.0)
+    benches.limit(MODEL, LeaseId(2), 0.0, 1.0)
+    restored = Benches()
+    restored.restore(benches.export(1.0, clock), clock)
+    assert not free_at(restored, 1.5)
+    assert free_at(restored, 2.0)
+    restored.granted(MODEL, LeaseId(3), 2.0)
+    assert not free_at(restored, 2.1)
+    restored.limit(MODEL, LeaseId(3), 0.0, 2.1)
+    assert not free_at(restored, 4.0), "the second probe in a row that was refused"
+
+
+def test_a_bench_that_is_over_leaves_its_probe_to_the_next_process() -> None:
+    benches, clock = Benches(), WallClock(1_700_000_000.0)
+    benches.limit(MODEL, LeaseId(1), 1.0, 0.0)
+    restored = Benches()
+    restored.restore(benches.export(5.0, clock), clock)
+    restored.granted(MODEL, LeaseId(2), 5.0)
+    assert not free_at(restored, 5.1)
 
 
 def test_models_do_not_pile_up() -> None:

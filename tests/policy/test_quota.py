@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import random
+from bisect import insort
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Evidence, LeaseId
+from actors.policy.account import ChargeRule
 from actors.policy.learning import (
     FRESH_S,
     HOLD_S,
@@ -40,7 +44,8 @@ def test_a_reduction_wears_off_steadily() -> None:
     limit = LearnedLimit(1000)
     limit.reduce(800, 0)
     values = [limit.value(WEAR_S * share) for share in (0, 0.25, 0.5, 0.75, 1)]
-    assert values == [800, 850, 900, 950, 1000]
+    assert values == [800, 850, 900, 900, 900], "the last tenth as if it had been slight"
+    assert limit.value(SLIGHT_S) == 1000
 
 
 def test_a_slight_reduction_stands_for_a_while_first() -> None:
@@ -54,8 +59,42 @@ def test_a_reduction_is_bounded_and_never_raises() -> None:
     limit = LearnedLimit(1000)
     limit.reduce(3, 0)
     assert limit.value(0) == 500
-    limit.reduce(5000, 0)
-    assert limit.value(0) == 1000
+    limit.reduce(900, 1)
+    assert limit.value(1) < 510, "a milder refusal later on is no reason to send more"
+
+
+@given(
+    st.lists(st.integers(1, 1200), min_size=1, max_size=4),
+    st.lists(st.floats(0, 700), min_size=1, max_size=10),
+)
+def test_of_a_deeper_reduction_no_less_is_left_at_any_time(
+    levels: list[int], times: list[float]
+) -> None:
+    limits = [LearnedLimit(1000) for _ in levels]
+    for limit, to in zip(limits, sorted(levels), strict=True):
+        limit.reduce(to, 0)
+    for now in times:
+        values = [limit.value(now) or 0 for limit in limits]
+        assert values == sorted(values)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 400), st.integers(-100, 1500)), min_size=1, max_size=10),
+    st.integers(1, 1000),
+)
+def test_a_reduced_limit_tells_when_it_reaches_an_amount(
+    refusals: list[tuple[float, int]], tokens: int
+) -> None:
+    limit, now = LearnedLimit(1000), 0.0
+    for pause, to in refusals:
+        now += pause
+        before = limit.value(now)
+        limit.reduce(to, now)
+        assert (limit.value(now) or 0) <= (before or 0)
+    at = limit.reaches(tokens, now)
+    assert now <= at <= now + SLIGHT_S
+    assert (limit.value(at + 1e-6) or 0) >= tokens
+    assert at == now or (limit.value(at - 1) or 0) < tokens
 
 
 def test_nothing_is_limited_until_the_upstream_tells() -> None:
@@ -113,6 +152,28 @@ def test_one_difference_told_by_many_answers_is_charged_once() -> None:
     assert quota.free(1) == 400
 
 
+def test_requests_of_ours_that_overtake_each_other_are_not_others_use() -> None:
+    quota = Quota()
+    for number in range(14):
+        quota.reserve(lease(number), 50, 0)
+    for number in reversed(range(14)):  # the first that was reserved is the last to arrive
+        arrived = 14 - number
+        counted = Evidence(1000, 1000 - 50 * arrived, 600, 600 - arrived)
+        quota.settle(lease(number), 50, "estimate", counted, 1)
+    assert quota.free(1) == 300
+    assert quota.pace.others.value(1) == 0
+
+
+def test_others_are_seen_as_soon_as_our_own_can_not_be_all_of_it() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 100, 0)
+    quota.reserve(lease(2), 100, 0)
+    quota.settle(lease(1), 100, "estimate", says(1000, 500), 1)
+    assert quota.others.value(1) == 300, "200 are ours, in whatever order they came"
+    quota.settle(lease(2), 100, "estimate", says(1000, 400), 1)
+    assert quota.others.value(1) == 400
+
+
 def test_what_remains_above_our_view_does_not_raise_it_by_itself() -> None:
     quota = Quota()
     quota.reserve(lease(1), 800, 0)
@@ -164,6 +225,64 @@ def test_a_limiter_that_counts_what_was_used_is_filled_to_the_brim() -> None:
     assert max(highest[-200:]) >= 0.97 * 2000
 
 
+def test_a_limiter_that_corrects_what_it_counted_on_arrival_is_followed() -> None:
+    """Also where calls are long: what they used leaves its minute with their beginning."""
+    quota, call_s = Quota(), 20
+    for now in range(400):
+        quota.reserve(lease(now), 20, now)
+        ended = max(0, min(now + 1, 60) - call_s)
+        theirs = 10 * ended + 20 * (min(now + 1, 60) - ended)
+        quota.observe(lease(now), says(1500, 1500 - theirs), now)
+        if now >= call_s:
+            quota.settle(lease(now - call_s), 10, "estimate", None, now)
+    assert 800 <= quota.counted(399.0) <= 820, "half of each call that has ended"
+
+
+def test_a_limiter_that_counts_from_the_end_of_calls_is_followed() -> None:
+    """Once calls stop for a while, their beginnings have left the minute before their ends."""
+    quota, call_s = Quota(), 20
+    ended: list[tuple[int, int]] = []
+    for now in range(236):
+        quiet = 100 <= now < 140
+        quota.reserve(lease(now), 4 if quiet else 20, now)
+        theirs = sum(used for at, used in ended if at > now - 60)
+        quota.observe(lease(now), says(1500, 1500 - theirs), now)
+        if quiet:
+            quota.settle(lease(now), 4, "estimate", None, now)
+            ended.append((now, 4))
+        if now >= call_s and not 100 <= now - call_s < 140:
+            quota.settle(lease(now - call_s), 10, "estimate", None, now)
+            ended.append((now, 10))
+    assert quota.used_ratio.of_used() is None
+    assert 1000 <= quota.counted(235.0) <= 1025, "half of each, but for those under way"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_minute_that_resets_is_never_overrun_where_requests_are_few(seed: int) -> None:
+    """A dozen requests fill it, and its count is hardly ever seen where it is next to ours."""
+    rng, quota = random.Random(seed), Quota()
+    now, number, minute, count = 0.0, 0, 0, 0
+    answers: list[tuple[float, int, int, int]] = []
+    while now < 1800:
+        now += rng.expovariate(1 / 3)
+        while answers and answers[0][0] <= now:
+            at, answered, tokens, theirs = answers.pop(0)
+            shown = says(30_000, 30_000 - theirs)
+            quota.settle(lease(answered), int(0.9 * tokens), "estimate", shown, at)
+        tokens = rng.randint(1500, 3000)
+        free = quota.free(now)
+        if free is not None and free < tokens:
+            continue
+        if now // 60 != minute:
+            minute, count = int(now // 60), 0
+        count += tokens
+        assert count <= 30_000
+        number += 1
+        quota.reserve(lease(number), tokens, now)
+        insort(answers, (now + rng.uniform(0.3, 3), number, tokens, count))
+    assert quota.ended_ratio.known
+
+
 def test_a_limiter_that_keeps_what_was_reserved_is_not_taken_for_one_that_gives_back() -> None:
     quota = Quota()
     for number in range(300):
@@ -199,15 +318,59 @@ def test_small_counts_teach_nothing() -> None:
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_counted() -> None:
-    quota = Quota()
-    quota.limit.observe(1000, 0)
+    quota = Quota(1000)
     quota.reserve(lease(1), 700, 0)
     quota.settle(lease(1), 700, "estimate", None, 0)
     quota.reserve(lease(2), 100, 0)
+    quota.refused(lease(2), 0)
     quota.settle(lease(2), 0, "estimate", None, 0)
-    quota.refused(100, 0)
     assert quota.limit.value(0) == 700
-    assert quota.free(WEAR_S) == 1000
+    assert quota.free(SLIGHT_S) == 1000
+
+
+def test_what_a_refusal_has_left_too_little_for_waits_until_that_has_worn_off() -> None:
+    quota = Quota(1000)
+    quota.reserve(lease(1), 200, 0)
+    quota.refused(lease(1), 0)
+    quota.settle(lease(1), 0, "actual", None, 0)
+    at = quota.earliest(800, 0)
+    assert at is not None
+    assert at == pytest.approx(WEAR_S * 0.6)
+    assert quota.earliest(1001, 0) is None
+
+
+@pytest.mark.parametrize("rule", ["estimate", "actual"])
+def test_a_refusal_lowers_the_limit_alike_whatever_it_is_itself_charged(rule: ChargeRule) -> None:
+    quota = Quota(1000)
+    quota.reserve(lease(1), 700, 0)
+    quota.reserve(lease(2), 150, 0)
+    quota.refused(lease(2), 0)
+    quota.settle(lease(2), 0, rule, None, 0)
+    assert quota.limit.value(0) == 700
+
+
+def test_a_refusal_that_a_ratio_has_brought_about_ends_it() -> None:
+    quota, now = Quota(), 0
+    for now in range(200):  # headers that lag behind show a third of what is counted
+        quota.reserve(lease(now), 20, now)
+        count = min(now + 1, 60) * 20
+        quota.settle(lease(now), 20, "estimate", says(1500, 1500 - count // 3), now)
+    assert quota.counted(now) < 600
+    quota.reserve(lease(1000), 700, now)
+    quota.refused(lease(1000), now)
+    quota.settle(lease(1000), 0, "estimate", None, now)
+    assert quota.counted(now) >= 1900
+    assert quota.ratio.value() == 1.0
+
+
+def test_a_refusal_within_the_plain_count_says_nothing_of_the_ratio() -> None:
+    quota, now = Quota(), 0
+    for now in range(200):
+        quota.reserve(lease(now), 10, now)
+        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
+    quota.reserve(lease(1000), 10, now)
+    quota.refused(lease(1000), now)
+    assert quota.ratio.value() < 0.6
 
 
 @pytest.mark.parametrize(
@@ -294,8 +457,58 @@ def test_a_quota_restores_what_it_exported_aged() -> None:
     assert restored.pace.limit.value(500) == 60
 
 
+def test_a_limit_is_believed_no_longer_for_having_been_saved() -> None:
+    quota = Quota(1000)
+    quota.limit.observe(100, 0)
+    quota.pace.limit.observe(7, 0)
+    for older_s, value in ((0, 100), (150, 100), (300, 1000), (7 * 86_400, 1000)):
+        restored = Quota(1000)
+        restored.restore(quota.export(100), older_s, 10**6)
+        assert restored.limit.value(10**6) == value
+        assert restored.pace.limit.value(10**6) == (7 if value == 100 else None)
+    restored = Quota(1000)
+    restored.restore(quota.export(100), 100, 10**6)
+    assert restored.limit.value(10**6 + 101) == 1000, "as without a restart"
+
+
+def test_what_others_took_is_not_kept_free_for_longer_than_without_a_restart() -> None:
+    quota = Quota(1000)
+    quota.others.observe(50, 0)
+    quota.pace.others.observe(5, 0)
+    for older_s, tokens, requests in ((60, 50, 5), (90, 0, 0)):
+        restored = Quota(1000)
+        restored.restore(quota.export(0), older_s, 5000)
+        assert restored.others.value(5000) == tokens
+        assert restored.pace.others.value(5000) == requests
+
+
+def test_a_reduction_and_what_was_found_of_its_count_outlive_a_restart() -> None:
+    quota, now = Quota(2000), 0
+    for now in range(200):
+        quota.reserve(lease(now), 10, now)
+        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
+    quota.reserve(lease(1000), 10, now)
+    quota.refused(lease(1000), now)
+    quota.settle(lease(1000), 0, "estimate", None, now)
+    quota.limit.observe(1500, now)
+    restored = Quota(2000)
+    restored.restore(quota.export(now), 30, now + 30)
+    assert restored.limit.value(now + 30) == quota.limit.value(now + 30)
+    assert restored.counted(now + 30) == pytest.approx(quota.counted(now + 30), abs=10)
+    assert restored.ratio.value() == pytest.approx(quota.ratio.value(), abs=0.001)
+    assert restored.growth.value() == quota.growth.value()
+
+
 @pytest.mark.parametrize(
-    "saved", [{}, {"limit_tokens": "x", "charge": 3, "requests": [[1]], "others_tokens": "9"}]
+    "saved",
+    [
+        {},
+        {"limit_tokens": "x", "charge": 3, "requests": [[1]], "others_tokens": "9"},
+        {"limit_tokens": {"told": 10**400, "told_s": 1}, "others_tokens": 10**400},
+        {"limit_tokens": {"told": 1000, "told_s": 10**400}, "limit_requests": {"told": 1}},
+        {"limit_tokens": {"reduced": True, "reduced_s": 1.0}, "ratios": [1]},
+        {"ratios": {"charge": 10**400, "used": "x", "ended": -1.0}, "growth": 10**400},
+    ],
 )
 def test_a_damaged_export_is_ignored(saved: dict[str, object]) -> None:
     quota = Quota()

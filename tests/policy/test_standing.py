@@ -203,7 +203,9 @@ def test_what_another_version_wrote_counts_as_used_just_now(saved: Any) -> None:
     assert instance.account.free(61) == 1000
 
 
-@pytest.mark.parametrize("saved", [None, 3, [], {"accounts": 7}, {"benches": {"m": "x"}}])
+@pytest.mark.parametrize(
+    "saved", [None, 3, [], {"accounts": 7}, {"benches": {"limits": {"m": "x"}, "probations": 1}}]
+)
 def test_a_damaged_record_costs_accuracy_not_the_start(saved: Any) -> None:
     instance = standing()
     instance.restore(InstanceState.model_validate({"name": "one", "capacity": saved}), 0, CLOCK)
