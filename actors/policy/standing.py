@@ -143,7 +143,7 @@ class Standing:
         evidence: Evidence | None = None,
         complete: bool = True,
     ) -> bool:
-        """Closes a lease, as `Settle` says, and learns from it. False, and no change: no such one."""
+        """Closes a lease, as `Settle` says, and learns from it. False if there is no such one."""
         model = self._demands.pop(lease_id, None)
         if model is None:
             return False
