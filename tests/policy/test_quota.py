@@ -538,7 +538,7 @@ def test_whatever_the_headers_say_the_count_stays_sane(
         assert free is not None
         at = quota.earliest(min(50, limit // 2), now)
         assert at is not None
-        assert now <= at <= now + 60.2
+        assert now <= at <= now + HOLDS * HOLD_S
 
 
 @given(
@@ -556,3 +556,19 @@ def test_others_use_is_the_most_of_the_last_minute_and_a_little_more(
         surely = [amount for at, amount in seen if now - at < (HOLDS - 1) * HOLD_S]
         perhaps = [amount for at, amount in seen if now - at <= HOLDS * HOLD_S]
         assert max(0, *surely, 0) <= others.value(now) <= max(0, *perhaps, 0)
+    for most in (0, 100, 499):
+        at = others.falls_to(most, now)
+        assert at == now or others.value(at - 0.001) > most
+        assert others.value(at) <= most
+        now = at
+
+
+def test_where_others_leave_too_little_nobody_asks_again_at_once() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 1, 0)
+    quota.settle(lease(1), 1, "estimate", says(1000, 0), 0)
+    at = quota.earliest(400, 65)
+    assert at == HOLDS * HOLD_S
+    free = quota.free(at)
+    assert free is not None
+    assert free >= 400
