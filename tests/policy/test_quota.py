@@ -517,6 +517,32 @@ def test_a_damaged_export_is_ignored(saved: dict[str, object]) -> None:
 
 
 @given(
+    st.lists(st.tuples(st.floats(0, 40), st.integers(-50, 500)), min_size=1, max_size=40),
+)
+def test_others_use_tells_when_it_will_be_forgotten(steps: list[tuple[float, int]]) -> None:
+    others, now = OthersUse(), 1000.0
+    for pause, excess in steps:
+        now += pause
+        others.observe(excess, now)
+    for most in (499, 100, 0):
+        at = others.falls_to(most, now)
+        assert at == now or others.value(at - 0.001) > most
+        assert others.value(at) <= most
+        now = at
+
+
+def test_where_others_leave_too_little_nobody_asks_again_at_once() -> None:
+    quota = Quota()
+    quota.reserve(lease(1), 1, 0)
+    quota.settle(lease(1), 1, "estimate", says(1000, 0), 0)
+    at = quota.earliest(400, 65)
+    assert at == HOLDS * HOLD_S
+    free = quota.free(at)
+    assert free is not None
+    assert free >= 400
+
+
+@given(
     st.lists(
         st.tuples(
             st.floats(0, 20), st.integers(0, 300), st.integers(0, 1200), st.integers(1, 1200)
@@ -556,19 +582,3 @@ def test_others_use_is_the_most_of_the_last_minute_and_a_little_more(
         surely = [amount for at, amount in seen if now - at < (HOLDS - 1) * HOLD_S]
         perhaps = [amount for at, amount in seen if now - at <= HOLDS * HOLD_S]
         assert max(0, *surely, 0) <= others.value(now) <= max(0, *perhaps, 0)
-    for most in (0, 100, 499):
-        at = others.falls_to(most, now)
-        assert at == now or others.value(at - 0.001) > most
-        assert others.value(at) <= most
-        now = at
-
-
-def test_where_others_leave_too_little_nobody_asks_again_at_once() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 1, 0)
-    quota.settle(lease(1), 1, "estimate", says(1000, 0), 0)
-    at = quota.earliest(400, 65)
-    assert at == HOLDS * HOLD_S
-    free = quota.free(at)
-    assert free is not None
-    assert free >= 400
