@@ -288,6 +288,14 @@ class OthersUse:
             self._advance(now)
         return self._value
 
+    def falls_to(self, most: int, now: float) -> float:
+        """When it will be at most so much, if no more is seen. `most`: at least 0."""
+        self._advance(now)
+        for slot in range(self._head, self._head - HOLDS, -1):
+            if self._highest[slot % HOLDS] > most:
+                return max(now, (slot + HOLDS) * HOLD_S)
+        return now
+
     def _advance(self, now: float) -> None:
         head = floor(now / HOLD_S)
         if head <= self._head:

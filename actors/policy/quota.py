@@ -133,7 +133,7 @@ class Quota:
             return now
         if tokens > stated:
             return None
-        # Others may stop at any time: even where they leave too little, it may be enough then.
+        # Others may stop at any time: where they leave too little, it is tried once they may have.
         room = max(tokens, limit - self.others.value(now))
         at = _fits(self._charge, self.ratio.value(), tokens, room, now, ahead)
         for count, found in ((self._used, self.used_ratio), (self._ended, self.ended_ratio)):
@@ -143,7 +143,8 @@ class Quota:
         growth = self.growth.value()
         if growth:
             at = max(at, _fits(self._charge, growth, tokens, room, now, ahead))
-        return max(at, self.limit.reaches(tokens, now))
+        others_leave = self.others.falls_to(max(0, limit - tokens), now)
+        return max(at, others_leave, self.limit.reaches(tokens, now))
 
     def utilization(self, now: float) -> float:
         """Count as a share of the limit; 0.0 while no limit is known."""

@@ -150,12 +150,11 @@ class Standing:
         reached = outcome.reached is not False
         if outcome.kind not in ("success", "cancelled") and used_tokens is None:
             used_tokens = 0
-        if outcome.kind == "rate_limited":
-            if evidence is not None:
-                # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
-                evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
-            if outcome.limit is not None:
-                self.capacity.refused(lease_id, model, outcome.limit, now)
+        if outcome.kind == "rate_limited" and outcome.limit is not None:
+            self.capacity.refused(lease_id, model, outcome.limit, now)
+        if outcome.kind == "rate_limited" and evidence is not None:
+            # Nothing remains now, says a refusal; until when, says its hint, and that is exact.
+            evidence = evidence._replace(remaining_tokens=None, remaining_requests=None)
         self.capacity.settle(
             lease_id, model, used_tokens, complete, reached=reached, evidence=evidence, now=now
         )
