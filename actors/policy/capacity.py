@@ -45,7 +45,7 @@ class Capacity:
         least = demand.input_low + demand.output
         if least > limit:
             return Obstacle("too_large", limit=limit)
-        if not demand.exact and least + ahead.tokens <= free:
+        if not demand.exact and least + ahead.tokens <= free < most + ahead.tokens:
             return Obstacle("count_first")
         until = self._earliest(least, quota, now, ahead, own=own)
         alone = ahead.requests and most <= free and (quota is None or quota.pace.free(now))

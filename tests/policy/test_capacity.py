@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from harness import exact, instance_config
 
-from actors.messages import Evidence, LeaseId
+from actors.messages import Demand, Evidence, LeaseId
 from actors.policy.capacity import MAX_QUOTAS, Capacity
 from actors.policy.headroom import Obstacle
 
@@ -35,6 +35,17 @@ def test_a_model_with_its_own_limit_is_bounded_by_that_alone() -> None:
     assert not fits(capacity, 4401, "a")
     assert fits(capacity, 1000, "b")
     assert not fits(capacity, 1001, "b")
+
+
+def test_nothing_is_counted_where_only_the_pace_of_requests_keeps_it_away() -> None:
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 1, 0, limit_requests=60)
+    met = capacity.obstacle(Demand("a", 1, 20, 80, 5), 0)
+    assert met is not None
+    assert met.reason == "no_headroom"
+    capacity = Capacity(instance_config(max_tpm=1000))
+    spend(capacity, 1, "a", 950, 0, limit_requests=60_000)
+    assert capacity.obstacle(Demand("a", 1, 20, 80, 5), 0) == Obstacle("count_first")
 
 
 def test_utilization_is_that_of_the_fullest_limit() -> None:
