@@ -23,9 +23,12 @@ from proxy.bound.ids import (
 )
 from proxy.exchange.resources import RESOURCES, is_id, locate
 
+WORDS = st.text(max_size=8)
+KEYS = WORDS | st.sampled_from(["file_id", "file_ids", "previous_response_id", "input", "id"])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | WORDS | st.sampled_from(["file-1", "resp_1"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=20,
 )
 
 
@@ -89,7 +92,7 @@ def test_only_so_much_of_one_request_is_looked_into() -> None:
     assert named_by(strange) == []
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(KEYS, JSON, max_size=4))
 def test_nothing_is_named_where_nothing_hints_at_it(document: dict[str, Any]) -> None:
     named = named_by(document)
     assert all(map(is_key, named))

@@ -208,7 +208,9 @@ async def test_an_owner_that_is_disabled_is_told() -> None:
         assert "`one`, which is disabled. Enable it" in answer.error()["message"]
 
 
-async def test_an_owner_that_can_not_be_reached_is_told_and_nobody_else_is_tried() -> None:
+async def test_an_owner_that_can_not_be_reached_is_told_and_nobody_else_is_tried(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with shore(ONE, TWO) as bench:
         identity = await begun(bench)
         bench.sea.cut_off.add("one")
