@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from actors.policy.entries import TOGETHER, packed, unpacked
+from actors.policy.entries import packed, unpacked
 from actors.policy.window import SlidingSum
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Account:
 
     def export(self, now: float) -> dict[str, str]:
         """For the state file: the entries of each account."""
-        return {name: packed(window.export(now, TOGETHER)) for name, window in self._windows()}
+        return {name: packed(window.export(now)) for name, window in self._windows()}
 
     def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> bool:
         """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed.

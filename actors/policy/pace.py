@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING, Final
 
-from actors.policy.entries import TOGETHER
 from actors.policy.learning import LearnedLimit, OthersUse
 from actors.policy.window import SlidingSum
 
@@ -115,7 +114,7 @@ class Pace:
         self._windows[0].add(requests, now)
 
     def export(self, now: float) -> list[tuple[float, int]]:
-        return self._windows[0].export(now, TOGETHER)
+        return self._windows[0].export(now)
 
     def restore(self, entries: Iterable[object], now: float) -> None:
         entries = list(entries)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.policy.entries import TOGETHER, packed, unpacked
+from actors.policy.entries import packed, unpacked
 from actors.policy.learning import (
     PERIOD_S,
     SIGNAL,
@@ -275,9 +275,9 @@ class Quota:
             "limit_requests": self.pace.limit.export(now),
             "others_tokens": self.others.value(now),
             "others_requests": self.pace.others.value(now),
-            "charge": packed(self._charge.export(now, TOGETHER)),
-            "used": packed(self._used.export(now, TOGETHER)),
-            "ended": packed(self._ended.export(now, TOGETHER)),
+            "charge": packed(self._charge.export(now)),
+            "used": packed(self._used.export(now)),
+            "ended": packed(self._ended.export(now)),
             "requests": packed(self.pace.export(now)),
         }
         if self._counts_otherwise:
