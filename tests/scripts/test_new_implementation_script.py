@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -149,19 +150,58 @@ def test_a_change_that_stays_is_a_failure(
     assert "FAIL  leaves everything as it was: changed: mine" in capsys.readouterr().out
 
 
+class Halting(http.server.BaseHTTPRequestHandler):
+    """Passes everything on to `site`, and halts before it tells that an instance was made."""
+
+    site: str
+    reached: threading.Event
+    go_on: threading.Event
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        told = httpx.request(
+            self.command,
+            self.site + self.path,
+            content=body,
+            headers=dict(self.headers),
+            trust_env=False,
+        )
+        if self.command == "POST" and told.status_code == 201:
+            self.reached.set()
+            self.go_on.wait(LIMIT_S)
+        self.send_response(told.status_code)
+        self.send_header("Content-Type", told.headers.get("Content-Type", "text/plain"))
+        self.send_header("Content-Length", str(len(told.content)))
+        self.end_headers()
+        with suppress(BrokenPipeError, ConnectionResetError):  # who was interrupted has gone
+            self.wfile.write(told.content)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing: a test reads the output."""
+
+
 def test_an_interrupted_check_leaves_nothing_behind(site: tuple[str, Path]) -> None:
     url, _ = site
     before = shown(url)
-    with subprocess.Popen(
-        [sys.executable, SCRIPT, "--url", url],
-        env=clean_environment(ADMIN_API_KEY=ADMIN_KEY),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "PASS  lives\n"
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=LIMIT_S)
+    reached, go_on = threading.Event(), threading.Event()
+    between = type("Between", (Halting,), {"site": url, "reached": reached, "go_on": go_on})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), between) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with subprocess.Popen(
+            [sys.executable, SCRIPT, "--url", f"http://127.0.0.1:{server.server_port}"],
+            env=clean_environment(ADMIN_API_KEY=ADMIN_KEY),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert reached.wait(LIMIT_S)
+            process.send_signal(signal.SIGINT)
+            go_on.set()
+            output, _ = process.communicate(timeout=LIMIT_S)
+        server.shutdown()
+        thread.join()
     assert process.returncode == 130
     assert output.splitlines()[-1].startswith("FAILED: interrupted")
     assert shown(url) == before
