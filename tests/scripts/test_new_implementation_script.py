@@ -182,6 +182,16 @@ class Halting(http.server.BaseHTTPRequestHandler):
         """Nothing: a test reads the output."""
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs that are started can be interrupted, even if the tests run in the background: shells
+    have that ignored there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_check_leaves_nothing_behind(site: tuple[str, Path]) -> None:
     url, _ = site
     before = shown(url)
