@@ -1,8 +1,9 @@
-"""A window's entries as one short line of text, for the state file.
+"""What a window holds as one short line of text, for the state file.
 
-`"1.4:5814 0.4:264"`: 264 tokens 0.4 seconds ago or a little earlier, 5814 a second before that.
-Ages are rounded down, so nothing that is read back leaves the window early. As text because the
-file is written every second: a list of numbers costs ten times as much to encode.
+`"0.4 1 264 5814 0 12"`: 264 tokens just now, 5814 at least 0.4 seconds ago, none in the second
+before that, and 12 at least 2.4 seconds ago. Ages are rounded down, so nothing that is read back
+leaves the window early. As text because the file is written every second: a list of numbers costs
+ten times as much to encode.
 """
 
 from __future__ import annotations
@@ -11,24 +12,34 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from actors.policy.window import Amounts
 
 MAX_TEXT: Final = 10_000
-"""Characters; sixty entries need a tenth of it."""
-_ENTRY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?):(\d{1,16})")
+"""Characters; a minute needs a tenth of it."""
+_TEXT: Final = re.compile(r"(-?\d{1,9}\.\d) (\d{1,6}(?:\.\d{1,6})?)((?: \d{1,16})+)")
 
 
-def packed(entries: Iterable[tuple[float, int]]) -> str:
-    """`entries`: (age in seconds, amount), as `SlidingSum.export` gives them."""
-    return " ".join([f"{max(0.0, age_s - 0.05):.1f}:{amount}" for age_s, amount in entries])
+def packed(held: Amounts) -> str:
+    """ "" for an empty window."""
+    if not held.amounts:
+        return ""
+    amounts = " ".join(map(str, held.amounts))
+    return f"{held.second_s - 0.05:.1f} {held.step_s:g} {amounts}"
+
+
+def packed_at_once(amount: int) -> str:
+    """`amount` as if all of it were of just now."""
+    return f"0.0 1 {amount}"
 
 
 def unpacked(text: object, older_s: float) -> list[tuple[float, int]]:
-    """The entries, `older_s` seconds older; what is malformed is left out."""
+    """(age in seconds, amount) of everything, `older_s` seconds older; nothing if malformed."""
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         return []
-    return [
-        (float(match[1]) + older_s, int(match[2]))
-        for entry in text.split(" ")
-        if (match := _ENTRY.fullmatch(entry))
-    ]
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        return []
+    second_s, step_s = float(match[1]), float(match[2])
+    newest, *others = map(int, match[3].split())
+    entries = [(0.0, newest), *((second_s + n * step_s, amount) for n, amount in enumerate(others))]
+    return [(age_s + older_s, amount) for age_s, amount in entries if amount]

@@ -16,6 +16,8 @@ from actors.policy.window import SlidingSum
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from actors.policy.window import Amounts
+
 SPANS_S: Final = (60.0, 10.0, 1.0)
 SLOTS: Final = (600, 200, 100)
 """Fine enough that a slot's delay is at most 1 % of its span, 0.17 % for the minute."""
@@ -113,7 +115,7 @@ class Pace:
         self._windows = _windows()
         self._windows[0].add(requests, now)
 
-    def export(self, now: float) -> list[tuple[float, int]]:
+    def export(self, now: float) -> Amounts:
         return self._windows[0].export(now)
 
     def restore(self, entries: Iterable[object], now: float) -> None:

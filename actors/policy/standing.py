@@ -13,7 +13,7 @@ from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
 from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
-from actors.policy.entries import packed
+from actors.policy.entries import packed_at_once
 from actors.policy.headroom import NOBODY, Obstacle
 
 if TYPE_CHECKING:
@@ -351,8 +351,8 @@ class Standing:
         if not (isinstance(saved, dict) and self._restore_saved(saved, now, clock)):
             # A file from elsewhere, or one that another version wrote: all that was used may have
             # been used just now.
-            tokens = packed([(0.0, state.current_tpm)])
-            requests = packed([(0.0, state.current_rpm)])
+            tokens = packed_at_once(state.current_tpm)
+            requests = packed_at_once(state.current_rpm)
             self.account.restore({"charge": tokens, "usage": tokens, "requests": requests}, 0, now)
 
     def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> bool:

@@ -70,6 +70,8 @@ class RequestMetrics:
     def __init__(self, configured_models: Callable[[], Iterable[str]]) -> None:
         self._configured_models = configured_models
         self._configured: frozenset[str] = frozenset()
+        self._looked = False
+        """Whether `_configured` is of the batch in hand."""
         self._discovered: set[str] = set()
         self._series: dict[tuple[str, str, bool], _Series] = {}
         self._models: dict[str, _Model] = {}
@@ -77,7 +79,7 @@ class RequestMetrics:
 
     def add(self, records: Iterable[RequestRecord]) -> None:
         """Counts a batch of finished requests. Never blocks."""
-        self._configured = frozenset(self._configured_models())
+        self._looked = False
         for record in records:
             self._add(record)
 
@@ -101,9 +103,16 @@ class RequestMetrics:
                 code = OTHER
             self._refusals[code] = self._refusals.get(code, 0) + 1
 
+    def _is_configured(self, model: str) -> bool:
+        """Looks into all configurations at most once a batch, for a name that was in none."""
+        if model not in self._configured and not self._looked:
+            self._looked = True
+            self._configured = frozenset(self._configured_models())
+        return model in self._configured
+
     def _label(self, record: RequestRecord) -> str:
         model = record.model
-        if not model or model in self._configured or model in self._discovered:
+        if not model or self._is_configured(model) or model in self._discovered:
             return model
         if record.status < 400 and record.instance and self._room_for_models():
             self._discovered.add(model)

@@ -203,6 +203,7 @@ def test_only_the_fields_given_come_back_validated(state):
         ({"status": None}, "status", 'the default is "healthy"'),
         ({"error_count": -1}, "error_count", "not -1"),
         ({"current_tpm": 1.5}, "current_tpm", "integer"),
+        ({"current_tpm": 10**30}, "current_tpm", "less than or equal"),
         ({"rate_limited_until": "soon"}, "rate_limited_until", "number"),
         ({"last_error": 5}, "last_error", "string"),
         ({"stauts": "error"}, "stauts", "did you mean status?"),

@@ -296,8 +296,8 @@ async def test_an_open_breaker_survives_a_restart(
 @pytest.mark.parametrize(
     "damage",
     [
-        {"saved_at": 10**400, "accounts": {"charge": "1.0:5"}},
-        {"saved_at": 1_700_000_000.0, "accounts": {"charge": f"{10**400}:5"}},
+        {"saved_at": 10**400, "accounts": {"charge": "1.0 1 5"}},
+        {"saved_at": 1_700_000_000.0, "accounts": {"charge": f"{10**400}.0 1 5"}},
         {"saved_at": 1_700_000_000.0, "benches": {"limits": {"gpt-4": 10**400}}},
         {"saved_at": 1_700_000_000.0, "breaker": {"open_s": "long", "trips": 10**400}},
     ],

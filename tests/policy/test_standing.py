@@ -190,7 +190,7 @@ def test_a_plain_record_counts_as_used_just_now() -> None:
     "saved",
     [
         {"saved_at": CLOCK.offset_s},
-        {"accounts": {"charge": "0.0:5"}},
+        {"accounts": {"charge": "0.0 1 5"}},
         {"saved_at": CLOCK.offset_s, "accounts": {"charge": [[0.0, 5]], "usage": [[0.0, 5]]}},
     ],
 )

@@ -12,10 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.policy.window import BLOCK, MAX_RESTORED_AMOUNT, SlidingSum
+from actors.policy.window import BLOCK, MAX_RESTORED_AMOUNT, Amounts, SlidingSum
 
 ROUNDING_S = 1e-6
 """Far more than a float of trio time is off by, far less than a slot."""
+
+
+def entries(held: Amounts) -> list[tuple[float, int]]:
+    """(age in seconds, amount), newest first, as they come back from the state file, exactly."""
+    since_s = [0.0, *(held.second_s + n * held.step_s for n in range(len(held.amounts)))]
+    return [(age, amount) for age, amount in zip(since_s, held.amounts, strict=False) if amount]
 
 
 def test_an_empty_window_sums_to_nothing() -> None:
@@ -23,7 +29,7 @@ def test_an_empty_window_sums_to_nothing() -> None:
     assert window.total(0.0) == 0
     assert window.total(1e6) == 0
     assert window.falls_to(0, 1e6) == 1e6
-    assert window.export(1e6) == []
+    assert window.export(1e6).amounts == []
 
 
 def test_an_amount_counts_for_the_span_and_at_most_one_slot_more() -> None:
@@ -116,8 +122,8 @@ def test_export_survives_json_and_a_restart_on_another_clock() -> None:
     window = SlidingSum()
     window.add(100, 1_000.0)
     window.add(40, 1_050.0)
-    exported = json.loads(json.dumps(window.export(1_055.0)))
-    assert [amount for _, amount in exported] == [100, 40]
+    exported = json.loads(json.dumps(entries(window.export(1_055.0))))
+    assert [amount for _, amount in exported] == [40, 100]
 
     down_s = 2.0
     restored = SlidingSum()
@@ -154,11 +160,19 @@ def test_restore_drops_garbage_and_clips_the_future() -> None:
         [3_600.0, 2],
     ]
     window.restore(garbage, 500.0)
-    assert window.export(500.0) == []
+    assert window.export(500.0).amounts == []
 
     window.restore([(-5.0, 1), (-math.inf, 2), (-(10**400), 4)], 500.0)
     assert window.total(560.0) == 7
     assert window.total(560.2) == 0
+
+
+def test_what_is_restored_is_bounded_as_a_whole() -> None:
+    window = SlidingSum()
+    window.restore([(age, MAX_RESTORED_AMOUNT) for age in range(50)], 500.0)
+    assert window.total(500.0) == MAX_RESTORED_AMOUNT
+    window.add(10**15, 500.0)
+    assert window.total(500.0) == MAX_RESTORED_AMOUNT + 10**15
 
 
 def test_restore_counts_what_the_window_would_still_count() -> None:
@@ -299,7 +313,7 @@ class WindowAgainstList(RuleBasedStateMachine):
 
     @rule(down_s=st.floats(0, 30), start=clock_times)
     def restart(self, down_s: float, start: float) -> None:
-        exported = self.window.export(self.now)
+        exported = entries(self.window.export(self.now))
         self.window = SlidingSum(*self.shape)
         self.window.restore([(age + down_s, amount) for age, amount in exported], start)
         for entry in self.added:
@@ -315,15 +329,18 @@ class WindowAgainstList(RuleBasedStateMachine):
         may = sum(entry.amount for entry in self.added if self.may_count(entry))
         assert 0 <= must <= total <= may
 
-    @rule()
-    def the_export_is_the_window(self) -> None:
-        exported = self.window.export(self.now)
-        assert sum(amount for _, amount in exported) == self.window.total(self.now)
-        assert all(amount > 0 for _, amount in exported)
-        assert len(exported) <= self.shape[1] // BLOCK + 2
-        ages = [age for age, _ in exported]
-        assert ages == sorted(ages, reverse=True)
-        assert all(0 <= age <= self.span_s + ROUNDING_S for age in ages)
+    @rule(behind_s=st.sampled_from([0.0, 1e-9, 0.2]))
+    def the_export_is_the_window(self, behind_s: float) -> None:
+        total = self.window.total(self.now)
+        exported = self.window.export(self.now - behind_s)
+        assert sum(exported.amounts) == total
+        assert not exported.amounts or exported.amounts[-1]
+        assert len(exported.amounts) <= self.shape[1] // BLOCK + 2
+        assert exported.step_s == pytest.approx(BLOCK * self.slot_s)
+        for limit_s in (0.1 * self.span_s, 0.5 * self.span_s, 0.9 * self.span_s):
+            told = sum(a for age, a in entries(exported) if age <= limit_s + ROUNDING_S)
+            younger = [a for a in self.added if self.now - behind_s - a.at <= limit_s]
+            assert told >= sum(a.amount for a in younger if not a.late_s)
 
 
 TestWindowAgainstList = WindowAgainstList.TestCase
