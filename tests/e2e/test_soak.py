@@ -60,6 +60,13 @@ def upstream(rng: random.Random, faulty: float) -> Script:
     return script
 
 
+async def always_cut(wire: Wire) -> None:
+    """Not by a reset, which might overtake what was sent before it."""
+    await wire.read_request()
+    await wire.send(head_of_stream() + chunk(event("0")) + chunk(event("1")))
+    await wire.close()
+
+
 async def stream(wire: Wire, events: int) -> None:
     await wire.send(head_of_stream())
     for number in range(events):
@@ -109,7 +116,14 @@ async def plain(service: Whole, rng: random.Random) -> str:
 
 async def streaming(service: Whole, rng: random.Random) -> str:
     status, body = await service.ask(chat(stream=True))
-    return "broken off" if b"event: error" in body else f"stream {status}"
+    return f"cut {status}" if b"event: error" in body else f"stream {status}"
+
+
+async def broken_off(service: Whole, rng: random.Random) -> str:
+    """Until the breaker opens: then nobody is asked, and nobody waits for that here."""
+    request = chat("cut", stream=True).replace(b"\r\n", b"\r\nx-max-wait-ms: 0\r\n", 1)
+    status, body = await service.ask(request)
+    return "broken off" if b"event: error" in body else f"cut {status}"
 
 
 async def slow(service: Whole, rng: random.Random) -> str:
@@ -150,7 +164,7 @@ async def page(service: Whole, rng: random.Random) -> str:
     return f"page {(await service.ask(request))[0]}"
 
 
-KINDS = (plain, plain, streaming, streaming, slow, leaving, leaving, wrong, page)
+KINDS = (plain, plain, streaming, streaming, broken_off, slow, leaving, leaving, wrong, page)
 
 
 # -- what is counted ---------------------------------------------------------------------------
@@ -249,16 +263,18 @@ async def soak(folder: Path, rounds: int, requests: int) -> None:
     async with (
         faulty_upstream(upstream(rng, faulty=0.25)) as troubled,
         faulty_upstream(upstream(rng, faulty=0.0)) as well,
+        faulty_upstream(always_cut) as cutting,
         whole_service(
             folder,
             {
                 "troubled": instance(troubled.url, priority=0, timeout_seconds=0.5),
                 "well": instance(well.url, priority=1),
+                "cutting": instance(cutting.url, supported_models=["cut"]),
             },
             LOG_LEVEL="WARNING",
         ) as service,
     ):
-        upstreams = [troubled, well]
+        upstreams = [troubled, well, cutting]
         traffic = Soak(service, upstreams, seed)
         await traffic.round(requests)
         before = await traffic.at_rest()
