@@ -67,10 +67,15 @@ class InstanceActor:
         """Returns once retired and free of leases. Any other end is an exception."""
         mailbox = self.mailbox
         while not self.finished:
-            await mailbox.wait_nonempty()
+            await mailbox.wait_nonempty(self.turn_at_once)
             self.turn()
             if len(mailbox):
                 await trio.lowlevel.checkpoint()
+
+    def turn_at_once(self) -> bool:
+        """A turn in a sender's task. Whether this actor's own has to go on."""
+        self.turn()
+        return self.finished or len(self.mailbox) > 0
 
     def turn(self) -> None:
         """Handles what is waiting, up to a bound. Never blocks."""

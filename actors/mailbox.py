@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,13 +82,14 @@ class Reply(Generic[T]):
             trio.lowlevel.reschedule(task)
 
     async def wait(self) -> T:
-        """Waits for the answer; a checkpoint in every case.
+        """Waits for the answer; a checkpoint, but for an answer that is there already: then only
+        a cancellation is looked for.
 
         Errors: whatever `fail` was given. A cancelled wait leaves the slot as it is: abandoning
         is the caller's decision.
         """
         if self._answered:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
         else:
             assert self._task is None, "one reader per reply"
             self._task = trio.lowlevel.current_task()
@@ -118,7 +122,17 @@ class Mailbox(Generic[R, C]):
     waiting is still there.
     """
 
-    __slots__ = ("_control", "_peak", "_received", "_requests", "_task", "closed", "request_limit")
+    __slots__ = (
+        "_control",
+        "_failure",
+        "_peak",
+        "_received",
+        "_requests",
+        "_task",
+        "_turn",
+        "closed",
+        "request_limit",
+    )
 
     def __init__(self, request_limit: int) -> None:
         assert request_limit > 0
@@ -127,11 +141,15 @@ class Mailbox(Generic[R, C]):
         self._requests: deque[R] = deque()
         self._control: deque[C] = deque()
         self._task: trio.lowlevel.Task | None = None
+        self._turn: Callable[[], bool] | None = None
+        self._failure: Exception | None = None
         self._peak = 0
         self._received = 0
 
-    def offer(self, message: R) -> None:
+    def offer(self, message: R, *, at_once: bool = False) -> None:
         """Puts a request into the bounded lane. Never blocks.
+
+        `at_once`: an actor that waits handles it before this returns; see `wait_nonempty`.
 
         Errors: `trio.WouldBlock` when the lane is full, `MailboxClosed` after `close`.
         """
@@ -142,7 +160,10 @@ class Mailbox(Generic[R, C]):
         self._requests.append(message)
         if len(self._requests) > self._peak:
             self._peak = len(self._requests)
-        self._wake()
+        if at_once:
+            self._deliver()
+        else:
+            self._wake()
 
     def tell(self, message: C) -> None:
         """Puts a message into the control lane. Never blocks.
@@ -158,6 +179,27 @@ class Mailbox(Generic[R, C]):
         if task is not None:
             trio.lowlevel.reschedule(task)
 
+    def _deliver(self) -> None:
+        """Does the waiting actor's turn here and now, if it said how, or else wakes it."""
+        task, turn = self._task, self._turn
+        if task is None or turn is None:
+            self._wake()
+            return
+        self._task = None  # meanwhile, messages are only put in
+        wakes = True
+        try:
+            wakes = turn()
+        except Exception as error:
+            if self._turn is None:  # the turn cancelled its actor: nobody else is left to tell
+                raise
+            self._failure = error
+        finally:
+            if self._turn is not None:
+                if wakes:
+                    trio.lowlevel.reschedule(task)
+                else:
+                    self._task = task
+
     def __len__(self) -> int:
         """Messages waiting in both lanes."""
         return len(self._control) + len(self._requests)
@@ -172,8 +214,12 @@ class Mailbox(Generic[R, C]):
             return self._requests.popleft()
         raise trio.WouldBlock
 
-    async def wait_nonempty(self) -> None:
+    async def wait_nonempty(self, turn: Callable[[], bool] | None = None) -> None:
         """Returns when `receive_nowait` has something to give. Not a checkpoint if it already has.
+
+        `turn`: does what the actor does with its messages. While the actor waits, a sender who
+        wants its message handled at once calls that in its own task, and the actor wakes only if
+        it returns True; what it raises is raised here, to the actor.
 
         An actor that finds its mailbox full for long must yield by itself now and then.
         """
@@ -181,12 +227,17 @@ class Mailbox(Generic[R, C]):
             return
         assert self._task is None, "one receiver per mailbox"
         self._task = trio.lowlevel.current_task()
+        self._turn = turn
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
+            self._task = self._turn = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+        self._turn = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def close(self) -> list[R | C]:
         """Closes both lanes and hands out what was still in them, for the owner to answer."""

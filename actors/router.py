@@ -90,20 +90,30 @@ class Router:
         """When the one who is first in line for a limit may be let in; None: at any moment."""
         self._retry_at = NEVER
         """When to look at the line again: somebody may be admitted, or has left."""
+        self._sleeps_until = NEVER
+        self._at_once = False
+        """Whether the turn in hand is a requester's, who has nobody beside him."""
 
     async def run(self) -> None:
         """Runs until cancelled."""
         mailbox = self.address.mailbox
         while True:
-            wake_at = self._wake_at()
+            self._sleeps_until = wake_at = self._wake_at()
             if wake_at == NEVER:
-                await mailbox.wait_nonempty()
+                await mailbox.wait_nonempty(self.turn_at_once)
             else:
                 with trio.move_on_at(wake_at):
-                    await mailbox.wait_nonempty()
+                    await mailbox.wait_nonempty(self.turn_at_once)
             self.turn()
             if len(mailbox):
                 await trio.lowlevel.checkpoint()
+
+    def turn_at_once(self) -> bool:
+        """A turn in a requester's task, and the instance's with it. Whether our own goes on."""
+        self._at_once = True
+        self.turn()
+        self._at_once = False
+        return len(self.address.mailbox) > 0 or self._wake_at() < self._sleeps_until
 
     def turn(self) -> None:
         """Handles what is waiting, up to a bound, then the line if its time has come."""
@@ -177,7 +187,7 @@ class Router:
                 continue
             obstacle = self._obstacle(ref, ask, now, waited=waited)
             if obstacle is None:
-                if (waited and len(ref.mailbox)) or not _offer(ref, ask, met):
+                if (waited and len(ref.mailbox)) or not self._offer(ref, ask, met):
                     obstacle = Obstacle("no_headroom", now + PAUSE_S)
                 else:
                     pool.granted(name)
@@ -201,11 +211,20 @@ class Router:
             return met
         return None
 
+    def _offer(self, ref: InstanceRef, ask: Acquire, met: Met) -> bool:
+        """Whether the instance's mailbox took it; a full one has to be given time."""
+        try:
+            ref.mailbox.offer(_having(ask, met) if met else ask, at_once=self._at_once)
+        except (trio.WouldBlock, MailboxClosed):
+            return False
+        return True
+
     def _in_order(self, ask: Acquire, pool: Pool[InstanceRef], now: float) -> Iterable[InstanceRef]:
         """The candidates as `ask` has them tried, those that it avoids last."""
         key = ask.affinity
         refs = pool.order(now) if key is None else pool.preferring(key, now)
-        return _avoiding(ask.avoided, refs) if ask.avoided else refs
+        avoided = ask.avoided
+        return sorted(refs, key=lambda ref: ref.config.name in avoided) if avoided else refs
 
     def _obstacle(
         self, ref: InstanceRef, ask: Acquire, now: float, *, waited: bool = False
@@ -379,17 +398,3 @@ def _having(ask: Acquire, met: Met) -> Acquire:
 
 def _limit(ref: InstanceRef, ask: Acquire, now: float) -> Limit:
     return ref.config.name, ref.headroom.limit_of(ask.demand.model, now)
-
-
-def _avoiding(names: frozenset[str], refs: Iterable[InstanceRef]) -> list[InstanceRef]:
-    """`refs` in their order, those in `names` last."""
-    return sorted(refs, key=lambda ref: ref.config.name in names)
-
-
-def _offer(ref: InstanceRef, ask: Acquire, met: Met) -> bool:
-    """Whether the instance's mailbox took it; a full one has to be given time."""
-    try:
-        ref.mailbox.offer(_having(ask, met) if met else ask)
-    except (trio.WouldBlock, MailboxClosed):
-        return False
-    return True

@@ -4,13 +4,16 @@ import random
 
 import pytest
 import trio
+from asking import crashing, times
 from harness import exact, instance_config, running_system
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.lease import Lease
-from actors.messages import Evidence, Outcome, Refused
+from actors.errors import InstanceCrashed
+from actors.lease import ALONE_S, Lease
+from actors.messages import Acquire, Evidence, Outcome, Refused
+from actors.system import SystemOptions
 
 
 async def test_a_lease_reserves_until_it_is_settled() -> None:
@@ -25,6 +28,48 @@ async def test_a_lease_reserves_until_it_is_settled() -> None:
         await wait_all_tasks_blocked()
         assert account.reserved_tokens == 0
         assert account.usage.total(trio.current_time()) == 350
+
+
+async def note(ran: list[str]) -> None:
+    ran.append("another task")
+
+
+async def test_who_asks_alone_is_answered_at_once_and_who_ask_together_are_together(
+    autojump_clock: MockClock,
+) -> None:
+    """At once: before any other task has run."""
+    async with running_system(instance_config()) as system:
+        for apart_s, at_once in ((0.0, True), (0.0, False), (2 * ALONE_S, True)):
+            await trio.sleep(apart_s)
+            await wait_all_tasks_blocked()
+            others: list[str] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(note, others)
+                assert isinstance(await system.leases.acquire(exact(10), 0), Lease)
+                assert bool(others) is not at_once
+
+
+async def test_an_instance_that_fails_in_the_requesters_task_fails_for_itself(
+    autojump_clock: MockClock,
+) -> None:
+    """As in its own: the requester is told, and the supervisor starts it anew."""
+    crash = SystemOptions(seed=1, supervisor_type=crashing(times(1, Acquire)))
+    async with running_system(instance_config(), options=crash) as system:
+        with pytest.raises(InstanceCrashed):
+            await system.leases.acquire(exact(10), 0)
+        await trio.sleep(1)
+        assert isinstance(await system.leases.acquire(exact(10), 0), Lease)
+        assert len(system.supervisor._children["one"].crashes) == 1
+
+
+async def test_who_is_cancelled_when_answered_at_once_leaves_nothing_reserved() -> None:
+    async with running_system(instance_config()) as system:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await system.leases.acquire(exact(300), 0)
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert system.standing("one").account.reserved_tokens == 0
 
 
 async def test_only_the_first_settlement_counts() -> None:

@@ -62,6 +62,107 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
     assert await receive(mailbox) == "message"
 
 
+class Actor:
+    """Notes what it handles, and in whose task."""
+
+    def __init__(self) -> None:
+        self.mailbox: Mailbox[str, str] = Mailbox(5)
+        self.handled: list[tuple[str, str]] = []
+        self.wakes = False
+        self.failure: Exception | None = None
+
+    async def run(self) -> None:
+        while "stop" not in dict(self.handled):
+            await self.mailbox.wait_nonempty(self.turn)
+            self.turn()
+
+    def turn(self) -> bool:
+        while len(self.mailbox):
+            message = self.mailbox.receive_nowait()
+            self.handled.append((message, trio.lowlevel.current_task().name))
+            if message == "again":
+                self.mailbox.offer("nested", at_once=True)
+                assert self.handled[-1][0] == "again", "a turn within a turn"
+            elif message == "cancel":
+                self.scope.cancel()
+            elif message == "fail":
+                raise LookupError("no")
+        return self.wakes
+
+    async def run_in_scope(self) -> None:
+        with trio.CancelScope() as self.scope:
+            await self.run()
+
+
+@pytest.mark.parametrize("lane", ["offer", "tell"])
+async def test_an_actor_that_said_how_wakes_for_ordinary_messages(lane: str) -> None:
+    actor = Actor()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run, name="actor")
+        await wait_all_tasks_blocked()
+        getattr(actor.mailbox, lane)("stop")
+        assert actor.handled == []
+    assert actor.handled == [("stop", "actor")]
+
+
+async def test_a_message_can_be_handled_at_once_in_the_senders_task() -> None:
+    actor, sender = Actor(), trio.lowlevel.current_task().name
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run, name="actor")
+        await wait_all_tasks_blocked()
+        actor.mailbox.offer("one", at_once=True)
+        actor.mailbox.offer("again", at_once=True)
+        assert actor.handled == [("one", sender), ("again", sender), ("nested", sender)]
+        await wait_all_tasks_blocked()
+        actor.mailbox.offer("two")
+        actor.mailbox.offer("three", at_once=True)  # it has been woken, and is not waiting now
+        assert len(actor.handled) == 3
+        await wait_all_tasks_blocked()
+        assert actor.handled[3:] == [("two", "actor"), ("three", "actor")]
+        actor.wakes = True
+        actor.mailbox.offer("stop", at_once=True)
+        assert actor.handled[-1] == ("stop", sender)
+
+
+async def test_what_a_turn_raises_is_the_actors_and_not_the_senders() -> None:
+    actor = Actor()
+    with pytest.RaisesGroup(LookupError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(actor.run)
+            await wait_all_tasks_blocked()
+            actor.mailbox.offer("fail", at_once=True)
+            actor.mailbox.offer("left", at_once=True)  # for whoever takes over the mailbox
+    assert actor.mailbox.receive_nowait() == "left"
+    with trio.move_on_after(0):  # nothing of the failure is left for the next one
+        await actor.mailbox.wait_nonempty(actor.turn)
+
+
+async def test_a_turn_may_cancel_its_own_actor() -> None:
+    actor = Actor()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run_in_scope)
+        await wait_all_tasks_blocked()
+        actor.mailbox.offer("cancel", at_once=True)
+    assert actor.scope.cancelled_caught
+    actor.mailbox.offer("for the next one", at_once=True)
+    assert len(actor.mailbox) == 1
+
+
+async def test_a_failure_of_a_turn_that_has_cancelled_its_actor_is_not_silent() -> None:
+    actor = Actor()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run_in_scope)
+        await wait_all_tasks_blocked()
+
+        def cancel_and_fail() -> bool:
+            actor.scope.cancel()
+            raise LookupError("no")
+
+        actor.mailbox._turn = cancel_and_fail
+        with pytest.raises(LookupError):
+            actor.mailbox.offer("message", at_once=True)
+
+
 async def test_a_closed_mailbox_hands_out_its_content_and_takes_no_more() -> None:
     mailbox: Mailbox[str, str] = Mailbox(2)
     mailbox.offer("request")
