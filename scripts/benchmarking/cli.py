@@ -102,6 +102,8 @@ def _peers(arguments: argparse.Namespace) -> list[Peer]:
 def _applies(scenario: str, peer: Peer) -> bool:
     if scenario in ("instances", "waiting", "aged", "counted_prompts"):
         return peer.name == "service"
+    if peer.name == "outline":  # it answers small requests and nothing else
+        return scenario in ("requests", "latency")
     return peer.command is not None or scenario not in ("open_streams", "start")
 
 

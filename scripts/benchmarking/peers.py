@@ -140,13 +140,14 @@ def _own(module: str) -> Callable[[Site], Command]:
         ports = [str(site.port), str(site.upstream_port)]
         return Command(
             [sys.executable, "-m", f"benchmarking.{module}", *ports],
-            {"PYTHONPATH": str(SCRIPTS)},
+            {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SCRIPTS}"},
         )
 
     return prepare
 
 
 RELAY = Peer("relay", "bare trio + httptools relay", _own("relay"))
+OUTLINE = Peer("outline", "relay with JSON and actors, no feature", _own("outline"))
 PASSTHROUGH = Peer("passthrough", "naive Quart-Trio + httpx", _own("passthrough"))
 
 _NGINX_CONFIG = """\
@@ -240,7 +241,7 @@ def install_litellm() -> Path:
 
 def available(*, service_command: str | None, with_litellm: bool) -> list[Peer]:
     """Every peer that can run here, in the order of the tables."""
-    peers = [DIRECT, service(service_command), RELAY, PASSTHROUGH]
+    peers = [DIRECT, service(service_command), RELAY, OUTLINE, PASSTHROUGH]
     if program := shutil.which("nginx"):
         peers.append(nginx(program))
     if with_litellm:

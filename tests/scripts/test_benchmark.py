@@ -230,6 +230,7 @@ def test_an_answer_that_is_no_success_is_an_error() -> None:
     ("peer", "measured"),
     [
         ("relay", [("requests", "cpu_us"), ("fast_streams", "cpu_us")]),
+        ("outline", [("requests", "cpu_us"), ("latency", "p50_ms")]),
         ("service", [("aged", "cpu_aged_us"), ("aged", "cpu_unsaved_us")]),
         ("service", [("counted_prompts", "canary_p99_beside_1000_kb_ms")]),
     ],
