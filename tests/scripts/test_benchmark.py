@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 - the load is in asyncio
 import json
 import math
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from benchmarking import cli, leftovers, peers, plot, report, results, scenarios, wire
+from benchmarking import cli, leftovers, load, peers, plot, report, results, scenarios, wire
 from benchmarking.load import Client, Tally
 
 from actors.clock import WallClock, wall_now
@@ -223,6 +225,42 @@ def test_an_answer_that_is_no_success_is_an_error() -> None:
     client.ask(b"request", 0.0)
     client.data_received(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}")
     assert (tally.answers, tally.errors) == (0, 1)
+
+
+@pytest.mark.parametrize("answers_come", [True, False])
+def test_a_stall_at_the_end_hides_no_request(
+    answers_come: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "SETTLE_LIMIT_S", 5.0 if answers_come else 0.1)
+
+    async def measure() -> Tally:
+        stall_ends = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with closing(writer):
+                await reader.readuntil(b"request")
+                await stall_ends.wait()
+                writer.write(wire.plain_answer())
+                await reader.read()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            open_loop = load.OpenLoop(server.sockets[0].getsockname()[1], b"request", per_s=100)
+            await open_loop.start()
+            await asyncio.sleep(0.1)
+            if answers_come:
+                asyncio.get_running_loop().call_later(0.1, stall_ends.set)
+            await open_loop.settle()
+            open_loop.stop()
+            stall_ends.set()
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the servers' end tells nobody
+                await asyncio.sleep(0.001)
+        return open_loop.tally
+
+    tally = load.run_load(measure, precise=True)
+    asked = len(tally.latencies_s)
+    assert asked > 0
+    assert max(tally.latencies_s) >= 0.1
+    assert (tally.answers, tally.errors) == ((asked, 0) if answers_come else (0, asked))
 
 
 @pytest.mark.long
