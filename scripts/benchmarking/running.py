@@ -79,7 +79,10 @@ def running(
         command = peer.command(site)
         log = folder / "output.log"
         started_at = time.perf_counter()
-        process = _start(command, folder, log, cores)
+        try:
+            process = _start(command, folder, log, cores)
+        except OSError as error:
+            raise PeerFailed(f"{peer.name} can't be started: {error}") from error
         try:
             _wait_for_answer(peer, site.port, process, log)
             started_s = time.perf_counter() - started_at

@@ -13,7 +13,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from benchmarking import cli, leftovers, load, peers, plot, report, results, scenarios, wire
+from benchmarking import (
+    cli,
+    leftovers,
+    load,
+    peers,
+    plot,
+    report,
+    results,
+    running,
+    scenarios,
+    wire,
+)
 from benchmarking.load import Client, Tally
 
 from actors.clock import WallClock, wall_now
@@ -261,6 +272,38 @@ def test_a_stall_at_the_end_hides_no_request(
     assert asked > 0
     assert max(tally.latencies_s) >= 0.1
     assert (tally.answers, tally.errors) == ((asked, 0) if answers_come else (0, asked))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--repeats=0"], "argument --repeats: invalid number value: '0'"),
+        (["--repeats=-1"], "argument --repeats: invalid number value: '-1'"),
+        (["--only=nothing"], "argument --only: invalid choice: 'nothing'"),
+        (["--peers="], "Not here: ''; here are direct, service, relay, passthrough"),
+        (["--peers=relay,other"], "Not here: 'other'; here are direct, service"),
+        (["--peers=direct", "--only=start"], "There is nothing to measure"),
+        (["--output=/dev/null"], "Nothing can be written to /dev/null: File exists."),
+        (["--output=/proc"], "Nothing can be written to /proc: "),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        cli.main()
+    assert said in f"{refused.value}{capsys.readouterr().err}"
+
+
+def test_a_peer_that_can_not_be_started_has_failed(tmp_path: Path) -> None:
+    peer = peers.service(str(tmp_path / "no-such-program"))
+    said = pytest.raises(running.PeerFailed, match=r"service can't be started: .*no-such-program")
+    with said, running.running(peer, 1, {0}):
+        pass
 
 
 @pytest.mark.long
