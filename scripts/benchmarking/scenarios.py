@@ -370,7 +370,7 @@ def _clocks(bench: Bench, target: Running) -> tuple[float, float, float, float]:
 def _cost(target: Running, seen: Observed, count: int) -> Sample:
     """CPU per answer or event, unless the peer is no process, and how much it can be trusted."""
     figures = {"others_busy_share": seen.others_busy_share}
-    if target.pids:
+    if target.pid is not None:
         figures["cpu_us"] = seen.peer_cpu_s / count * 1e6
     return figures
 

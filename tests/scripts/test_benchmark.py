@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio  # noqa: TID251 - the load is in asyncio
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from benchmarking import (
     cli,
     leftovers,
     load,
+    meter,
     peers,
     plot,
     report,
@@ -297,6 +299,19 @@ def test_what_cannot_be_measured_is_said_before_anything_is(
     with pytest.raises(SystemExit) as refused:
         cli.main()
     assert said in f"{refused.value}{capsys.readouterr().err}"
+
+
+def test_a_process_that_a_peer_starts_late_counts_as_its_own() -> None:
+    peer = running.Running(0, os.getpid(), 0.0)
+    busy = "import sys; sum(range(5_000_000)); print(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        alone = meter.cpu_s(os.getpid())
+        assert peer.cpu_s() >= alone + meter.cpu_s(child.pid)
+        child.communicate()
 
 
 def test_a_peer_that_can_not_be_started_has_failed(tmp_path: Path) -> None:
