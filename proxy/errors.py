@@ -105,3 +105,19 @@ class Unauthorized(ProxyError):
 class NotFound(ProxyError):
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(404, message, type="invalid_request_error", code=code, param=param)
+
+
+class MethodNotAllowed(ProxyError):
+    """Says which methods would be (RFC 9110, section 15.5.6)."""
+
+    def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(
+            405,
+            f"{method} is not allowed here; use {allowed[0]}.",
+            type="invalid_request_error",
+            code="method_not_allowed",
+        )
+        self.allowed = allowed
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", ", ".join(self.allowed).encode())]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from proxy.errors import NotFound, ProxyError
+from proxy.errors import MethodNotAllowed, NotFound, ProxyError
 from proxy.exchange.attempts import Attempts, Means
 from proxy.exchange.call import read_call
 from proxy.exchange.operations import is_data_plane
@@ -157,12 +157,7 @@ def _too_many_running(limit: int) -> ProxyError:
 
 def _expect_method(request: RequestReader, *allowed: str) -> None:
     if request.method not in allowed:
-        raise ProxyError(
-            405,
-            f"{request.method} is not allowed here; use {allowed[0]}.",
-            type="invalid_request_error",
-            code="method_not_allowed",
-        )
+        raise MethodNotAllowed(request.method, allowed)
 
 
 async def _tell(error: ProxyError, writer: ResponseWriter, record: RequestRecord) -> None:

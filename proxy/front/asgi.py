@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
@@ -16,9 +17,12 @@ import trio
 from proxy.errors import BodyTooLarge, ProxyError, RequestTimeout
 from proxy.exchange.headers import HOP_BY_HOP
 from proxy.exchange.request_id import request_id
-from proxy.server.limits import BODY_BYTES_PER_S
+from proxy.server.head import target_too_long, too_many_headers
+from proxy.server.limits import BODY_BYTES_PER_S, Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hypercorn.typing import (
         ASGIFramework,
         ASGIReceiveCallable,
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from proxy.exchange.ports import Headers, RequestReader, ResponseWriter
     from proxy.exchange.terms import Terms
 
+    Handle = Callable[[RequestReader, ResponseWriter], Awaitable[None]]
+
 logger = logging.getLogger("proxy.front")
 
 LINGER_S = 2.0
@@ -41,6 +47,9 @@ section 9.6); two seconds let a client notice the answer and stop, and bound wha
 
 ENDING_S = 5.0
 """How long the last message of an answer may take once the client is known to be gone."""
+
+_LIMITS = Limits()
+"""For those that no setting changes."""
 
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -257,12 +266,15 @@ class DataPlane:
             return
         call = Call(receive, send)
         path = target_path(scope["path"])
-        if self._exchange.matches(path):
-            await self._answer(scope, path, call)
+        too_large = too_large_head(scope)
+        if too_large is not None:
+            await self._answer(partial(_refuse, too_large), scope, path, call)
+        elif self._exchange.matches(path):
+            await self._answer(self._exchange.handle, scope, path, call)
         else:
             await self._app(cast("HTTPScope", {**scope, "path": path}), call.receive, call.send)
 
-    async def _answer(self, scope: HTTPScope, path: str, call: Call) -> None:
+    async def _answer(self, handle: Handle, scope: HTTPScope, path: str, call: Call) -> None:
         reader = BodyReader(
             scope,
             path,
@@ -274,7 +286,7 @@ class DataPlane:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_client_goes, reader, call, nursery.cancel_scope)
             try:
-                await self._exchange.handle(reader, writer)
+                await handle(reader, writer)
                 assert writer.started, "the exchange gave no answer"
             except Exception:
                 failed = request_id(dict(reader.headers).get(b"x-request-id"))
@@ -291,6 +303,10 @@ async def _cancel_when_client_goes(reader: BodyReader, call: Call, scope: trio.C
     # What the exchange does after its answer has gone out (settling, logging) is not cut off.
     if not call.ended:
         scope.cancel()
+
+
+async def _refuse(error: ProxyError, _reader: RequestReader, writer: ResponseWriter) -> None:
+    await writer.respond(error.status, error.headers(), error.body())
 
 
 async def _respond_with_failure(request: bytes, writer: AnswerWriter) -> None:
@@ -311,6 +327,14 @@ def declared_length(headers: Headers) -> int:
         if name == b"content-length" and value.isdigit():
             return int(value) if len(value) < 19 else 10**19
     return 0
+
+
+def too_large_head(scope: HTTPScope) -> ProxyError | None:
+    """What the engine says to such a head in HTTP/1.1; in HTTP/2 nobody has looked at it yet."""
+    if len(list(scope["headers"])) > _LIMITS.header_count:
+        return too_many_headers(_LIMITS)
+    target_bytes = len(scope["raw_path"]) + len(b"?") + len(scope["query_string"])
+    return target_too_long(_LIMITS) if target_bytes > _LIMITS.target_bytes else None
 
 
 def target_path(path: str) -> str:

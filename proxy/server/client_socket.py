@@ -41,6 +41,7 @@ class ClientSocket(trio.abc.HalfCloseableStream):
         """Hypercorn asks it for the addresses."""
         self._send_stall_s = limits.send_stall_s
         self._linger_s = limits.linger_s
+        self._lingering = False
         self._sends = 0
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -125,9 +126,14 @@ class ClientSocket(trio.abc.HalfCloseableStream):
         """Ends our side, reads the client's for a while (`Limits.linger_s`) and throws it away.
 
         Closing with bytes unread, or still to come, resets the connection, which can destroy what
-        the client has not read yet (RFC 9112, section 9.6). Cancelled, it closes at once; as it
-        does when another task is reading already, which then gets `trio.ClosedResourceError`.
+        the client has not read yet (RFC 9112, section 9.6). Another task that is reading gets
+        `trio.ClosedResourceError`. Cancelled, it closes at once; repeated meanwhile, it does not
+        wait.
         """
+        if self._lingering or self.socket.fileno() < 0:
+            return
+        self._lingering = True
+        trio.lowlevel.notify_closing(self.socket)
         try:
             with trio.move_on_after(self._linger_s):
                 await trio.lowlevel.checkpoint()

@@ -17,6 +17,7 @@ from proxy.server.head import (
     head_too_large,
     without_upgrade,
 )
+from proxy.server.one_request import OneRequest
 from proxy.server.request import Request
 
 if TYPE_CHECKING:
@@ -295,7 +296,10 @@ class Connection:
                 await self._stream.aclose()
 
     async def _hand_over(self, raw: bytes, head: Head | None) -> None:
+        received, self.received = self.received, b""
+        stream = self._stream
         if head is not None and not head.websocket:
             raw = without_upgrade(raw)
-        received, self.received = raw + self.received, b""
-        await self.host.take_over(self, self._stream, received)
+            stream = one = OneRequest(stream, head)
+            received = one.take(received)
+        await self.host.take_over(self, stream, raw + received)

@@ -8,7 +8,8 @@ An HTTP/1.1 connection ends after one answer there: every HTTP/1.1 request thus 
 parser, and a client that asked for a page once is back on the fast path with its next request. The
 strict parser reads heads. A chunked body there is read by h11, which also takes a chunk size with
 spaces behind it and waits at a bare LF until the body's time is up; with nothing after it on the
-connection, no second request can hide in one that two parsers read differently.
+connection (`proxy.server.one_request`), no second request can hide in one that two parsers read
+differently.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from . import aged, meter, plot, report, scenarios
@@ -34,12 +35,19 @@ SCENARIOS: dict[str, Callable[[Bench, Peer], Sample]] = {
 
 
 def main() -> int:
-    """Measures and reports. Its exit status: see `exit_status`."""
+    """Measures and reports. Its exit status: see `exit_status`.
+
+    Errors: `SystemExit` with a message before anything is measured, for what can't be.
+    """
     arguments = _arguments()
     if not sys.platform.startswith("linux"):
         print("The benchmark needs Linux: it pins processes to cores and reads /proc.")
         return 1
     chosen = _peers(arguments)
+    scenario_names = arguments.only or list(SCENARIOS)
+    if not any(_applies(name, peer) for name in scenario_names for peer in chosen):
+        raise SystemExit("There is nothing to measure: none of the peers is for these scenarios.")
+    _make_folder(arguments.output)
     plan = QUICK if arguments.quick else FULL
     if arguments.repeats:
         plan = replace(plan, repeats=arguments.repeats)
@@ -53,7 +61,7 @@ def main() -> int:
     with upstream(rest_cores) as (port, pid):
         bench = Bench(plan, peer_cores, rest_cores, port, pid)
         for repeat in range(plan.repeats):
-            for name in arguments.only or SCENARIOS:
+            for name in scenario_names:
                 for peer in chosen:
                     if _applies(name, peer):
                         print(f"{repeat + 1}/{plan.repeats} {name}: {peer.name}", file=sys.stderr)
@@ -76,7 +84,7 @@ def _arguments() -> argparse.Namespace:
         description="Measures this service beside its peers, in one run. See docs/performance.md.",
     )
     parser.add_argument("--quick", action="store_true", help="once and short, to see that it works")
-    parser.add_argument("--repeats", type=int, help=f"default {FULL.repeats}")
+    parser.add_argument("--repeats", type=number, metavar="N", help=f"default {FULL.repeats}")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario only")
     parser.add_argument("--peers", help="these only, separated by commas")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a bar is missed")
@@ -90,13 +98,31 @@ def _arguments() -> argparse.Namespace:
 
 def _peers(arguments: argparse.Namespace) -> list[Peer]:
     peers = available(service_command=arguments.service, with_litellm=arguments.litellm)
-    if not arguments.peers:
+    if arguments.peers is None:
         return peers
-    names = arguments.peers.split(",")
-    unknown = set(names) - {peer.name for peer in peers}
+    names = [name.strip() for name in arguments.peers.split(",")]
+    here = [peer.name for peer in peers]
+    unknown = sorted(set(names) - set(here))
     if unknown:
-        raise SystemExit(f"Not here: {', '.join(sorted(unknown))}.")
+        raise SystemExit(f"Not here: {', '.join(map(repr, unknown))}; here are {', '.join(here)}.")
     return [peer for peer in peers if peer.name in names]
+
+
+def number(text: str) -> int:
+    """Errors: `ValueError`, which argparse explains."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _make_folder(folder: Path) -> None:
+    """It is there before half an hour's figures are to be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SystemExit(f"Nothing can be written to {folder}: {error.strerror}.") from error
 
 
 def _applies(scenario: str, peer: Peer) -> bool:
@@ -121,7 +147,6 @@ def _write(
     folder: Path, results: Results, peers: list[Peer], bench: Bench, facts: dict[str, str]
 ) -> None:
     text = report.markdown(results, peers, bench.plan, facts)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.md").write_text(text)
     (folder / "benchmark.json").write_text(report.as_json(results, bench.plan, facts))
     (folder / "benchmark.svg").write_text(plot.svg(results, peers))

@@ -3,7 +3,7 @@
 Two ways to ask. Closed: each of N connections asks again when its answer is complete, so a peer
 sets its own pace. Open: requests are due at fixed times, whatever the peer does, and latency
 counts from the time at which a request was due; a peer that stalls cannot hide the requests
-that would have come meanwhile.
+that would have come meanwhile, nor those that it has not answered when the time is over.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ T = TypeVar("T")
 _RECONNECTS_IN_A_ROW = 5
 _CONNECTS_AT_ONCE = 32
 _MOST_OPEN_LOOP_CONNECTIONS = 400  # select(2) takes descriptors below 1024, for two such loops
+
+SETTLE_LIMIT_S = 10.0
+"""How long an answer is waited for when the time is over."""
 
 clock = time.perf_counter
 
@@ -269,6 +272,19 @@ class OpenLoop:
             client.ask(self._request, self._overdue.popleft())
         else:
             self._free.append(client)
+
+    async def settle(self) -> None:
+        """Nothing is due any more, and what was due has been answered. What has not within
+        `SETTLE_LIMIT_S` counts as an error, and has its age for a latency."""
+        self._timer.cancel()
+        deadline = clock() + SETTLE_LIMIT_S
+        while (due := self._unanswered()) and clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self.tally.errors += len(due)
+        self.tally.latencies_s += [clock() - due_at for due_at in due]
+
+    def _unanswered(self) -> list[float]:
+        return [*self._overdue, *(client.due_at for client in self._clients if client.waiting)]
 
     def stop(self) -> None:
         self._timer.cancel()

@@ -32,17 +32,21 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A peer that has given its first answer. `pids` is empty without a process."""
+    """A peer that has given its first answer. `pid` is None without a process."""
 
     port: int
-    pids: tuple[int, ...]
+    pid: int | None
     started_s: float
 
     def cpu_s(self) -> float:
-        return sum(map(meter.cpu_s, self.pids))
+        """Of all its processes: some peers start one only when it is needed."""
+        return sum(map(meter.cpu_s, self._pids()))
 
     def resident_bytes(self) -> int:
-        return meter.resident_bytes(self.pids) if self.pids else 0
+        return meter.resident_bytes(self._pids())
+
+    def _pids(self) -> list[int]:
+        return [] if self.pid is None else meter.process_tree(self.pid)
 
 
 @contextmanager
@@ -71,7 +75,7 @@ def running(
     Errors: `PeerFailed`.
     """
     if peer.command is None:
-        yield Running(upstream_port, (), 0.0)
+        yield Running(upstream_port, None, 0.0)
         return
     with tempfile.TemporaryDirectory(prefix=f"benchmark-{peer.name}-") as name:
         folder = Path(name)
@@ -79,11 +83,14 @@ def running(
         command = peer.command(site)
         log = folder / "output.log"
         started_at = time.perf_counter()
-        process = _start(command, folder, log, cores)
+        try:
+            process = _start(command, folder, log, cores)
+        except OSError as error:
+            raise PeerFailed(f"{peer.name} can't be started: {error}") from error
         try:
             _wait_for_answer(peer, site.port, process, log)
             started_s = time.perf_counter() - started_at
-            yield Running(site.port, tuple(meter.process_tree(process.pid)), started_s)
+            yield Running(site.port, process.pid, started_s)
             if process.poll() is not None:
                 raise PeerFailed(f"{peer.name} ended while it was measured: {_last_lines(log)}")
         finally:

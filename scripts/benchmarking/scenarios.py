@@ -149,8 +149,8 @@ def latency(bench: Bench, peer: Peer) -> Sample:
         load = OpenLoop(target.port, request, _RATE_PER_S)
         seen = await _observe(bench, target, load, bench.plan.warm_s, bench.plan.latency_s)
         return {
-            "kept_up_share": load.tally.answers / seen.seconds / _RATE_PER_S,
-            **_cost(target, seen, load.tally.answers),
+            "kept_up_share": seen.answers / seen.seconds / _RATE_PER_S,
+            **_cost(target, seen, seen.answers),
             **_latency(load.tally),
         }
 
@@ -305,6 +305,8 @@ class Observed:
     """What a measurement used while the load was counted."""
 
     seconds: float
+    answers: int
+    """In that time; an open load gets the rest of its answers after it."""
     peer_cpu_s: float
     upstream_cpu_s: float
     load_cpu_s: float
@@ -336,13 +338,17 @@ async def _observe(
     )
     others = SystemTime.now().used_s_since(system) - peer - upstream - own
     resident = target.resident_bytes()
+    answers = load.tally.answers
+    if isinstance(load, OpenLoop):
+        await load.settle()
     gc.enable()
     load.stop()
     await asyncio.sleep(0)  # closes the connections
-    if not load.tally.answers and not load.tally.events:
+    if not answers and not load.tally.events:
         raise PeerFailed(f"no answer in {measure_s} s")
     return Observed(
         seconds=seconds,
+        answers=answers,
         peer_cpu_s=peer,
         upstream_cpu_s=upstream,
         load_cpu_s=own,
@@ -364,7 +370,7 @@ def _clocks(bench: Bench, target: Running) -> tuple[float, float, float, float]:
 def _cost(target: Running, seen: Observed, count: int) -> Sample:
     """CPU per answer or event, unless the peer is no process, and how much it can be trusted."""
     figures = {"others_busy_share": seen.others_busy_share}
-    if target.pids:
+    if target.pid is not None:
         figures["cpu_us"] = seen.peer_cpu_s / count * 1e6
     return figures
 

@@ -131,6 +131,14 @@ async def test_the_limit_of_headers_is_the_same_in_http2(tmp_path: Path) -> None
         assert await say_in_http2(running, large) == "200"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/healthz"])
+async def test_the_limits_within_a_head_are_the_same_in_http2(path: str, tmp_path: Path) -> None:
+    async with service(tmp_path) as running:
+        many = {f"x-{number}": "y" for number in range(200)}
+        assert await say_in_http2(running, {":path": path, **many}) == "431"
+        assert await say_in_http2(running, {":path": f"{path}?{'x' * 16_384}"}) == "414"
+
+
 async def test_a_large_head_for_a_page_is_taken_as_any_other(tmp_path: Path) -> None:
     async with service(tmp_path, max_header_bytes=200_000) as running:
         page = await running.http.get("/healthz", headers={"x-large": "x" * 100_000})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -12,6 +14,8 @@ import trio
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 from served import ADMIN_KEY
 from simulated_service import CLIENT_KEY, Running, Start
+
+from proxy.simulator.faults import Fault
 
 pytestmark = [
     # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).
@@ -150,6 +154,82 @@ async def test_errors_are_the_sdks_own(start: Start) -> None:
         ) as client:
             with pytest.raises(openai.AuthenticationError):
                 await client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+
+
+async def test_raw_and_streamed_responses(start: Start) -> None:
+    async with start(100_000) as running:
+
+        def talk() -> None:
+            with openai_client(running) as client:
+                completions = client.chat.completions
+                ask: Any = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 5}
+                raw = completions.with_raw_response.create(**ask)
+                assert raw.request_id == raw.headers["x-request-id"]
+                assert raw.headers["x-proxy-instance"] == "r0"
+                assert raw.parse().usage.completion_tokens == 5
+                with completions.with_streaming_response.create(**ask) as whole:
+                    assert json.loads(b"".join(whole.iter_bytes()))["usage"]
+                with completions.with_streaming_response.create(**ask, stream=True) as lines:
+                    said = [line for line in lines.iter_lines() if line]
+                assert said[-1] == "data: [DONE]"
+                with client.audio.speech.with_streaming_response.create(
+                    model="tts-1", voice="alloy", input="Hello"
+                ) as spoken:
+                    assert spoken.read()
+
+        await trio.to_thread.run_sync(talk)
+
+
+async def test_the_sdk_tries_again_after_a_failure(start: Start) -> None:
+    async with start(100_000, retry_count=0) as running:
+        running.resources[0].faults.inject(Fault(kind="status", status=500, calls=1))
+
+        def talk() -> None:
+            with openai_client(running).with_options(max_retries=2) as client:
+                raw = client.chat.completions.with_raw_response.create(
+                    model="gpt-4o", messages=MESSAGES
+                )
+                assert (raw.status_code, raw.retries_taken) == (200, 1)
+
+        await trio.to_thread.run_sync(talk)
+
+
+@pytest.mark.parametrize("how", ["break", "timeout", "cancel"])
+async def test_a_stream_that_is_given_up_ends_everywhere(start: Start, how: str) -> None:
+    async with start(100_000) as running, httpx.AsyncClient(base_url=running.url) as http:
+        running.resources[0].faults.inject(Fault(kind="hang_in_body", after_events=3))
+        client = AsyncOpenAI(
+            base_url=f"{running.url}/v1",
+            api_key=CLIENT_KEY,
+            max_retries=0,
+            timeout=0.3 if how == "timeout" else 30,
+        )
+        async with client:
+            with trio.move_on_after(0.3 if how == "cancel" else 30) as scope:
+                async with await client.chat.completions.create(
+                    model="gpt-4o", messages=MESSAGES, stream=True
+                ) as stream:
+                    expected = pytest.raises(openai.APITimeoutError)
+                    with expected if how == "timeout" else nullcontext():
+                        await read(stream, 2 if how == "break" else math.inf)
+            assert scope.cancelled_caught == (how == "cancel")
+        with trio.fail_after(5):
+            while await leases(http) > 0:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.01)
+
+
+async def read(stream: Any, chunks: float) -> None:
+    async for _ in stream:
+        chunks -= 1
+        if not chunks:
+            return
+
+
+async def leases(http: httpx.AsyncClient) -> float:
+    """Those of the first instance that are open."""
+    page = (await http.get("/metrics", headers={"X-Admin-API-Key": ADMIN_KEY})).text
+    [line] = [line for line in page.splitlines() if "instance_leases{" in line]
+    return float(line.rpartition(" ")[2])
 
 
 async def test_a_configuration_change_takes_effect_on_the_next_request(start: Start) -> None:

@@ -623,6 +623,14 @@ async def test_bad_requests_get_errors_in_openais_shape(
         assert b.upstream.requests == []
 
 
+async def test_a_refused_method_is_told_which_would_do() -> None:
+    async with bench(ONE, one=completion()) as b:
+        for path, allowed in [("/v1/chat/completions", b"POST"), ("/v1/models", b"GET, HEAD")]:
+            writer = await b.send(FakeRequest(path, method="PUT"))
+            assert writer.status == 405
+            assert (b"allow", allowed) in writer.headers
+
+
 async def test_client_keys_are_asked_for_when_there_are_any() -> None:
     async with bench(ONE, keys=("sk-good", "sk-other"), one=completion()) as b:
         for header, status in [

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 - the load is in asyncio
 import json
 import math
+import os
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from benchmarking import cli, leftovers, peers, plot, report, results, scenarios, wire
+from benchmarking import (
+    cli,
+    leftovers,
+    load,
+    meter,
+    peers,
+    plot,
+    report,
+    results,
+    running,
+    scenarios,
+    wire,
+)
 from benchmarking.load import Client, Tally
 
 from actors.clock import WallClock, wall_now
@@ -223,6 +238,87 @@ def test_an_answer_that_is_no_success_is_an_error() -> None:
     client.ask(b"request", 0.0)
     client.data_received(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}")
     assert (tally.answers, tally.errors) == (0, 1)
+
+
+@pytest.mark.parametrize("answers_come", [True, False])
+def test_a_stall_at_the_end_hides_no_request(
+    answers_come: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "SETTLE_LIMIT_S", 5.0 if answers_come else 0.1)
+
+    async def measure() -> Tally:
+        stall_ends = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with closing(writer):
+                await reader.readuntil(b"request")
+                await stall_ends.wait()
+                writer.write(wire.plain_answer())
+                await reader.read()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            open_loop = load.OpenLoop(server.sockets[0].getsockname()[1], b"request", per_s=100)
+            await open_loop.start()
+            await asyncio.sleep(0.1)
+            if answers_come:
+                asyncio.get_running_loop().call_later(0.1, stall_ends.set)
+            await open_loop.settle()
+            open_loop.stop()
+            stall_ends.set()
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the servers' end tells nobody
+                await asyncio.sleep(0.001)
+        return open_loop.tally
+
+    tally = load.run_load(measure, precise=True)
+    asked = len(tally.latencies_s)
+    assert asked > 0
+    assert max(tally.latencies_s) >= 0.1
+    assert (tally.answers, tally.errors) == ((asked, 0) if answers_come else (0, asked))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--repeats=0"], "argument --repeats: invalid number value: '0'"),
+        (["--repeats=-1"], "argument --repeats: invalid number value: '-1'"),
+        (["--only=nothing"], "argument --only: invalid choice: 'nothing'"),
+        (["--peers="], "Not here: ''; here are direct, service, relay, passthrough"),
+        (["--peers=relay,other"], "Not here: 'other'; here are direct, service"),
+        (["--peers=direct", "--only=start"], "There is nothing to measure"),
+        (["--output=/dev/null"], "Nothing can be written to /dev/null: File exists."),
+        (["--output=/proc"], "Nothing can be written to /proc: "),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        cli.main()
+    assert said in f"{refused.value}{capsys.readouterr().err}"
+
+
+def test_a_process_that_a_peer_starts_late_counts_as_its_own() -> None:
+    peer = running.Running(0, os.getpid(), 0.0)
+    busy = "import sys; sum(range(5_000_000)); print(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        alone = meter.cpu_s(os.getpid())
+        assert peer.cpu_s() >= alone + meter.cpu_s(child.pid)
+        child.communicate()
+
+
+def test_a_peer_that_can_not_be_started_has_failed(tmp_path: Path) -> None:
+    peer = peers.service(str(tmp_path / "no-such-program"))
+    said = pytest.raises(running.PeerFailed, match=r"service can't be started: .*no-such-program")
+    with said, running.running(peer, 1, {0}):
+        pass
 
 
 @pytest.mark.long

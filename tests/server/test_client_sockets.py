@@ -166,7 +166,12 @@ async def test_closing_frees_whoever_reads():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked()
-            await ours.aclose()
+            nursery.start_soon(ours.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.aclose()  # a second one waits for nothing, and does not cut the first short
+            assert ours.socket.fileno() >= 0
+            client.close()
+    assert ours.socket.fileno() < 0
     ours, client = socket_pair(linger_s=60)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.aclose)

@@ -223,11 +223,40 @@ async def test_requests_reach_the_exchange_as_they_were_sent():
     assert request.headers[1:3] == [(b"x-one", b"1"), (b"x-one", b"2")]
 
 
+CHUNKED = b"transfer-encoding: chunked"
+CODED = get("/other", CHUNKED) + b"5;a=b\r\nhello\r\n0\r\nx-trailer: c\r\n\r\n"
+
+
+@pytest.mark.parametrize("sizes", [(10_000,), (1,) * 1000, (150,) * 10])
+@pytest.mark.parametrize("request_", [get("/admin/instances"), post(b"hello", "/other"), CODED])
+async def test_a_request_for_a_page_is_handed_over_and_nothing_that_follows_it(
+    request_: bytes, sizes: tuple[int, ...]
+):
+    host = FakeHost()
+    sent = post(b"abc") + request_ + b"\r\n" + request_
+    [answer] = read_answers(await talk(divided(sent, sizes), host=host))
+    assert answer.body == b"abc"
+    assert host.taken_over == [request_]
+
+
+async def test_chunks_without_an_end_are_handed_over_as_they_are():
+    host = FakeHost()
+    broken = get("/other", CHUNKED) + b"5 \r\nhello\r\n0\r\n\r\n"
+    await talk([broken, b"more"], host=host)
+    assert host.taken_over == [broken + b"more"]
+
+
+def divided(sent: bytes, sizes: tuple[int, ...]) -> list[bytes]:
+    pieces = []
+    for size in sizes:
+        pieces.append(sent[:size])
+        sent = sent[size:]
+    return [piece for piece in pieces if piece]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
-        get("/admin/instances"),
-        post(b"hello", "/other") + get("/other"),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00",
         get("/v1/x", b"connection: Upgrade", b"upgrade: websocket") + b"\x81\x00",
     ],

@@ -18,6 +18,7 @@ from listening import listening, reset, small_app
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Message, Request
 
+from proxy.front.asgi import DataPlane
 from proxy.server.limits import Limits
 from proxy.server.listen import ListenFailed, open_listeners, raise_open_file_limit, tls_context
 from proxy.server.server import Server
@@ -312,6 +313,59 @@ async def test_a_last_answer_arrives_whole_whatever_the_client_still_sends(
         [received] = read_answers(await receive_all(stream))
         assert received.body == answer
         await stream.aclose()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_page_arrives_whole_whatever_the_client_still_sends(
+    secure: bool, authority, server_tls
+):
+    page = "x" * 90_000  # our kernel takes all of it, and the client's only a part
+    app = small_app()
+    app.asgi_app = DataPlane(
+        app.asgi_app, ScriptedExchange(), max_request_bytes=1, body_timeout_s=1
+    )
+    asked, more_was_sent = trio.Event(), trio.Event()
+
+    @app.get("/large")
+    async def large() -> str:
+        asked.set()
+        await more_was_sent.wait()
+        return page
+
+    async with listening(app=app, tls=server_tls if secure else None, linger_s=5) as here:
+        client = await here.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream = client
+        if secure:
+            stream = trio.SSLStream(
+                client, client_tls(authority), server_hostname="127.0.0.1", https_compatible=True
+            )
+        await stream.send_all(get("/large"))
+        await asked.wait()
+        await stream.send_all(get("/page"))
+        more_was_sent.set()
+        await until(lambda: here.server.statistics().open == 1)
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(b"late")
+        [received] = read_answers(await receive_all(stream))
+        assert received.body == page.encode()
+        await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"hello", "/page", b"connection: close") + b"\r\n",
+        get("/page").replace(b"1.1", b"1.0") * 2,
+        get("/page", b"connection: close") * 2,
+    ],
+)
+async def test_a_page_is_answered_whatever_comes_with_its_request(sent: bytes):
+    async with listening() as here:
+        client = await here.connect()
+        await client.send_all(sent)
+        [answer] = read_answers(await receive_all(client))
+        assert answer.status == 200
 
 
 @pytest.mark.parametrize(
