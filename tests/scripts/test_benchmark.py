@@ -282,7 +282,7 @@ def test_a_stall_at_the_end_hides_no_request(
         (["--repeats=0"], "argument --repeats: invalid number value: '0'"),
         (["--repeats=-1"], "argument --repeats: invalid number value: '-1'"),
         (["--only=nothing"], "argument --only: invalid choice: 'nothing'"),
-        (["--peers="], "Not here: ''; here are direct, service, relay, passthrough"),
+        (["--peers="], "Not here: ''; here are direct, service, relay, outline, passthrough"),
         (["--peers=relay,other"], "Not here: 'other'; here are direct, service"),
         (["--peers=direct", "--only=start"], "There is nothing to measure"),
         (["--output=/dev/null"], "Nothing can be written to /dev/null: File exists."),
