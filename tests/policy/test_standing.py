@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from harness import exact, instance_config
 
+from actors.changes import MOST_USED
 from actors.clock import WallClock
 from actors.messages import Demand, Evidence, LeaseId, Outcome
 from actors.models import InstanceState
@@ -230,6 +231,21 @@ def test_operators_can_correct_the_state(changes: dict[str, Any], shown: dict[st
     instance.amend(changes, 0, CLOCK)
     state = instance.state(0, CLOCK).model_dump()
     assert {field: state[field] for field in shown} == shown
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_used_beyond_the_most_that_can_be_set_is_shown(restarted: bool) -> None:
+    instance = standing(max_tpm=10**12)
+    instance.reserve(LeaseId(1), exact(400), 0)
+    instance.amend({"current_tpm": MOST_USED, "current_rpm": MOST_USED}, 0, CLOCK)
+    instance.reserve(LeaseId(2), exact(5), 0)
+    instance.settle(LeaseId(1), OK, 400, 0)
+    if restarted:
+        record = InstanceState.model_validate(instance.record(0, CLOCK))
+        instance = standing(max_tpm=10**12)
+        instance.restore(record, 0, CLOCK)
+    state = instance.state(0, CLOCK)
+    assert (state.current_tpm, state.current_rpm) == (MOST_USED + 400, MOST_USED + 1)
 
 
 def test_healthy_resets_everything_that_keeps_requests_away() -> None:
