@@ -38,6 +38,10 @@ _LONG_ENOUGH_TO_SHOW_AN_END: Final = 16
 RESERVED_NAMES: Final = frozenset({"new", "migrate"})
 """What stands in the place of a name in other addresses of the admin API."""
 
+MOST_USED: Final = 10**15
+"""Tokens or requests in a minute that can be set: more than any limit, and far less than a window
+can hold. What is used on top counts beyond it."""
+
 _DERIVED: Final = {
     "utilization_percentage": "is computed from current_tpm and the limit; set current_tpm",
 }
@@ -90,7 +94,7 @@ def merged_state(current: InstanceState, changes: object) -> dict[str, Any]:
     _require(_renaming_problems(current.name, given))
     _require([(field, remedy) for field, remedy in _DERIVED.items() if field in given])
     merged = _validated(InstanceState, {**current.model_dump(), **given})
-    _require(_counter_problems(merged, given))
+    _require(_counter_problems(merged, given) + _use_problems(merged, given))
     return {field: getattr(merged, field) for field in given if field != "name"}
 
 
@@ -213,6 +217,14 @@ def _counter_problems(merged: InstanceState, given: dict[str, Any]) -> list[Prob
     reason = f"leaves successful_requests ({succeeded}) above total_requests ({total}); set both"
     counters = ("successful_requests", "total_requests")
     return [next((field, reason) for field in counters if field in given)]
+
+
+def _use_problems(merged: InstanceState, given: dict[str, Any]) -> list[Problem]:
+    return [
+        (field, f"must be less than or equal to {MOST_USED}, not {shown(value)}")
+        for field in ("current_tpm", "current_rpm")
+        if field in given and (value := getattr(merged, field)) > MOST_USED
+    ]
 
 
 def _name_problems(config: InstanceConfig) -> list[Problem]:

@@ -157,8 +157,8 @@ class InstanceState(BaseModel):
     error_count: Annotated[int, Field(ge=0, strict=True)] = 0
     last_error: str | None = None
     rate_limited_until: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    current_tpm: Annotated[int, Field(ge=0, le=10**15, strict=True)] = 0
-    current_rpm: Annotated[int, Field(ge=0, le=10**15, strict=True)] = 0
+    current_tpm: Annotated[int, Field(ge=0, strict=True)] = 0
+    current_rpm: Annotated[int, Field(ge=0, strict=True)] = 0
     total_requests: Annotated[int, Field(ge=0, strict=True)] = 0
     successful_requests: Annotated[int, Field(ge=0, strict=True)] = 0
     last_used: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

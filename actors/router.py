@@ -110,13 +110,12 @@ class Router:
 
     def turn_at_once(self) -> bool:
         """A turn in a requester's task, and the instance's with it. Whether our own goes on."""
-        self._at_once = True
-        self.turn()
-        self._at_once = False
+        self.turn(at_once=True)
         return len(self.address.mailbox) > 0 or self._wake_at() < self._sleeps_until
 
-    def turn(self) -> None:
+    def turn(self, *, at_once: bool = False) -> None:
         """Handles what is waiting, up to a bound, then the line if its time has come."""
+        self._at_once = at_once
         mailbox, now = self.address.mailbox, trio.current_time()
         for _ in range(min(TURN, len(mailbox))):
             self.handle(mailbox.receive_nowait(), now)

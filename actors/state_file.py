@@ -44,9 +44,8 @@ class StateFile:
         if revisions == self._saved:
             return
         made: dict[str, _Made] = {}
-        now = trio.current_time()  # one for all: what windows have in common is made once
         for child in children:
-            made[child.name] = self._record(child, now)
+            made[child.name] = self._record(child)
             await trio.lowlevel.checkpoint()
         self._records = made
         try:
@@ -56,12 +55,12 @@ class StateFile:
         else:
             self._saved = revisions
 
-    def _record(self, child: Child, now: float) -> _Made:
+    def _record(self, child: Child) -> _Made:
         known = self._records.get(child.name)
         revision = (id(child), child.standing.revision)
         if known is not None and known.revision == revision:
             return known
-        return _Made(revision, child.standing.record(now, self._clock))
+        return _Made(revision, child.standing.record(trio.current_time(), self._clock))
 
 
 class _Made(NamedTuple):

@@ -139,10 +139,10 @@ class Account:
         """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed.
 
         False if it tells no charge that could be read; then nothing is taken."""
-        if not isinstance(exported.get("charge"), str):
+        if unpacked(exported.get("charge"), older_s) is None:
             return False
         for name, window in self._windows():
-            window.restore(unpacked(exported.get(name), older_s), now)
+            window.restore(unpacked(exported.get(name), older_s) or (), now)
         return True
 
     def _windows(self) -> tuple[tuple[str, SlidingSum], ...]:

@@ -192,8 +192,9 @@ class Capacity:
         if isinstance(quotas, dict):
             for model, saved in list(quotas.items())[:MAX_QUOTAS]:
                 if isinstance(saved, dict):
-                    quota = self.quotas[str(model)] = Quota(self.account.limit_tokens)
-                    quota.restore(saved, older_s, now)
+                    quota = Quota(self.account.limit_tokens)
+                    if quota.restore(saved, older_s, now):
+                        self.quotas[str(model)] = quota
         return isinstance(accounts, dict) and self.account.restore(accounts, older_s, now)
 
 

@@ -27,18 +27,16 @@ def packed(held: Amounts) -> str:
     return f"{held.second_s - 0.05:.1f} {held.step_s:g} {amounts}"
 
 
-def packed_at_once(amount: int) -> str:
-    """`amount` as if all of it were of just now."""
-    return f"0.0 1 {amount}"
-
-
-def unpacked(text: object, older_s: float) -> list[tuple[float, int]]:
-    """(age in seconds, amount) of everything, `older_s` seconds older; nothing if malformed."""
+def unpacked(text: object, older_s: float) -> list[tuple[float, int]] | None:
+    """(age in seconds, amount) of everything, `older_s` seconds older; None if it can't be read,
+    which is not to say that there was nothing."""
     if not isinstance(text, str) or len(text) > MAX_TEXT:
+        return None
+    if not text:
         return []
     match = _TEXT.fullmatch(text)
     if match is None:
-        return []
+        return None
     second_s, step_s = float(match[1]), float(match[2])
     newest, *others = map(int, match[3].split())
     entries = [(0.0, newest), *((second_s + n * step_s, amount) for n, amount in enumerate(others))]

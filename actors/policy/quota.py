@@ -285,8 +285,21 @@ class Quota:
             found["growth"] = self.growth.value()
         return found
 
-    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> None:
-        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed."""
+    def restore(self, exported: Mapping[str, Any], older_s: float, now: float) -> bool:
+        """Takes back an `export` that was made `older_s` seconds ago; ignores what is malformed.
+
+        False if it does not tell what was sent; then nothing is taken: a limit is worth nothing
+        without what counts against it."""
+        charge, used, ended, requests = (
+            unpacked(exported.get(name), older_s)
+            for name in ("charge", "used", "ended", "requests")
+        )
+        if charge is None or used is None or ended is None or requests is None:
+            return False
+        self._charge.restore(charge, now)
+        self._used.restore(used, now)
+        self._ended.restore(ended, now)
+        self.pace.restore(requests, now)
         self.limit.restore(exported.get("limit_tokens"), older_s, now)
         self.pace.limit.restore(exported.get("limit_requests"), older_s, now)
         for name, use in (("others_tokens", self.others), ("others_requests", self.pace.others)):
@@ -299,10 +312,7 @@ class Quota:
                 ratio.restore(ratios.get(name))
             self.growth.restore(exported.get("growth"))
             self._counts_otherwise = any(ratio.known for _, ratio in self._ratios())
-        self._charge.restore(unpacked(exported.get("charge"), older_s), now)
-        self._used.restore(unpacked(exported.get("used"), older_s), now)
-        self._ended.restore(unpacked(exported.get("ended"), older_s), now)
-        self.pace.restore(unpacked(exported.get("requests"), older_s), now)
+        return True
 
     def _ratios(self) -> tuple[tuple[str, CountRatio], ...]:
         return ("charge", self.ratio), ("used", self.used_ratio), ("ended", self.ended_ratio)

@@ -13,8 +13,8 @@ from actors.models import HealthStatus, InstanceConfig, InstanceState, Status
 from actors.policy.benches import LONG_AGO, Benches
 from actors.policy.breaker import Breaker
 from actors.policy.capacity import Capacity
-from actors.policy.entries import packed_at_once
 from actors.policy.headroom import NOBODY, Obstacle
+from actors.policy.window import MAX_RESTORED_AMOUNT
 
 if TYPE_CHECKING:
     import random
@@ -351,9 +351,8 @@ class Standing:
         if not (isinstance(saved, dict) and self._restore_saved(saved, now, clock)):
             # A file from elsewhere, or one that another version wrote: all that was used may have
             # been used just now.
-            tokens = packed_at_once(state.current_tpm)
-            requests = packed_at_once(state.current_rpm)
-            self.account.restore({"charge": tokens, "usage": tokens, "requests": requests}, 0, now)
+            self.account.set_usage(min(state.current_tpm, MAX_RESTORED_AMOUNT), now)
+            self.account.set_requests(min(state.current_rpm, MAX_RESTORED_AMOUNT), now)
 
     def _restore_saved(self, saved: Mapping[str, Any], now: float, clock: WallClock) -> bool:
         """False if it does not tell what was used when."""

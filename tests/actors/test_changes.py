@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.changes import is_masked, mask_secret, masked, merged_config, merged_state, new_config
+from actors.changes import (
+    MOST_USED,
+    is_masked,
+    mask_secret,
+    masked,
+    merged_config,
+    merged_state,
+    new_config,
+)
 from actors.errors import InvalidChange
 from actors.models import InstanceConfig, InstanceState
 
@@ -204,6 +212,7 @@ def test_only_the_fields_given_come_back_validated(state):
         ({"error_count": -1}, "error_count", "not -1"),
         ({"current_tpm": 1.5}, "current_tpm", "integer"),
         ({"current_tpm": 10**30}, "current_tpm", "less than or equal"),
+        ({"current_rpm": MOST_USED + 1}, "current_rpm", "less than or equal"),
         ({"rate_limited_until": "soon"}, "rate_limited_until", "number"),
         ({"last_error": 5}, "last_error", "string"),
         ({"stauts": "error"}, "stauts", "did you mean status?"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policy.entries import packed, packed_at_once, unpacked
+from actors.policy.entries import packed, unpacked
 from actors.policy.window import Amounts
 
 HELD = st.builds(
@@ -24,6 +24,7 @@ def ages(held: Amounts) -> list[tuple[float, int]]:
 @given(HELD, st.floats(0, 100))
 def test_nothing_is_lost_and_nothing_gets_older_than_it_is(held: Amounts, older_s: float) -> None:
     back = unpacked(packed(held), older_s)
+    assert back is not None
     assert sum(amount for _, amount in back) == sum(held.amounts)
     for limit_s in (0.0, 10.0, 30.5, 60.0):
         younger = sum(amount for age_s, amount in ages(held) if age_s <= limit_s)
@@ -33,6 +34,7 @@ def test_nothing_is_lost_and_nothing_gets_older_than_it_is(held: Amounts, older_
 @given(HELD)
 def test_nothing_gets_notably_younger(held: Amounts) -> None:
     back = unpacked(packed(held), 0.0)
+    assert back is not None
     for limit_s in (10.0, 30.5, 60.0):
         kept = sum(amount for age_s, amount in back if age_s <= limit_s)
         assert kept <= sum(amount for age_s, amount in ages(held) if age_s <= limit_s + 0.2)
@@ -43,7 +45,7 @@ def test_the_text_is_what_the_file_shows() -> None:
     assert text == "0.4 1 264 5814 0 12"
     assert unpacked(text, 10.0) == [(10.0, 264), (10.4, 5814), (12.4, 12)]
     assert packed(Amounts(0.47, 1.0, [])) == ""
-    assert unpacked(packed_at_once(7), 2.0) == [(2.0, 7)]
+    assert unpacked("0.0 1 7", 2.0) == [(2.0, 7)]
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,9 @@ def test_the_text_is_what_the_file_shows() -> None:
         None,
         3,
         [],
-        "",
+        " ",
         "x",
+        "1.4:5814 0.4:264",
         "0.4",
         "0.4 1",
         "0.4 1 -5",
@@ -64,5 +67,9 @@ def test_the_text_is_what_the_file_shows() -> None:
         "0.4 1" + " 9" * 20_000,
     ],
 )
-def test_what_is_malformed_is_nothing(text: object) -> None:
-    assert unpacked(text, 0.0) == []
+def test_what_is_malformed_is_not_an_empty_window(text: object) -> None:
+    assert unpacked(text, 0.0) is None
+
+
+def test_an_empty_window_is_read_as_one() -> None:
+    assert unpacked(packed(Amounts(0.3, 1.0, [])), 2.0) == []

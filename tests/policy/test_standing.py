@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from harness import exact, instance_config
 
+from actors.changes import MOST_USED
 from actors.clock import WallClock
 from actors.messages import Demand, Evidence, LeaseId, Outcome
 from actors.models import InstanceState
@@ -192,6 +193,20 @@ def test_a_plain_record_counts_as_used_just_now() -> None:
         {"saved_at": CLOCK.offset_s},
         {"accounts": {"charge": "0.0 1 5"}},
         {"saved_at": CLOCK.offset_s, "accounts": {"charge": [[0.0, 5]], "usage": [[0.0, 5]]}},
+        {"saved_at": CLOCK.offset_s, "accounts": {"charge": "1.4:500 0.4:200", "usage": ""}},
+        {
+            "saved_at": CLOCK.offset_s,
+            "accounts": {"charge": "1.4:500 0.4:200"},
+            "quotas": {
+                "gpt-4": {
+                    "limit_tokens": {"told": 1000, "told_s": 1.0},
+                    "charge": "1.4:500 0.4:200",
+                    "used": "1.4:500 0.4:200",
+                    "ended": "1.4:500 0.4:200",
+                    "requests": "1.4:1 0.4:1",
+                }
+            },
+        },
     ],
 )
 def test_what_another_version_wrote_counts_as_used_just_now(saved: Any) -> None:
@@ -200,6 +215,17 @@ def test_what_another_version_wrote_counts_as_used_just_now(saved: Any) -> None:
     state = {"name": "one", "current_tpm": 700, "capacity": saved}
     instance.restore(InstanceState.model_validate(state), 0, CLOCK)
     assert instance.account.free(0) == 300
+    assert obstacle(instance, 0, exact(300)) is None
+    assert obstacle(instance, 0, exact(301)) == "no_headroom"
+    assert instance.account.free(61) == 1000
+    assert obstacle(instance, 61, exact(1000)) is None
+
+
+def test_a_record_of_more_than_a_window_holds_fills_it() -> None:
+    instance = standing(max_tpm=1000)
+    instance.restore(InstanceState(name="one", current_tpm=10**30, current_rpm=10**30), 0, CLOCK)
+    assert instance.account.free(0) < -(10**15)
+    assert instance.account.requests.total(0) > 10**15
     assert instance.account.free(61) == 1000
 
 
@@ -230,6 +256,21 @@ def test_operators_can_correct_the_state(changes: dict[str, Any], shown: dict[st
     instance.amend(changes, 0, CLOCK)
     state = instance.state(0, CLOCK).model_dump()
     assert {field: state[field] for field in shown} == shown
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_used_beyond_the_most_that_can_be_set_is_shown(restarted: bool) -> None:
+    instance = standing(max_tpm=10**12)
+    instance.reserve(LeaseId(1), exact(400), 0)
+    instance.amend({"current_tpm": MOST_USED, "current_rpm": MOST_USED}, 0, CLOCK)
+    instance.reserve(LeaseId(2), exact(5), 0)
+    instance.settle(LeaseId(1), OK, 400, 0)
+    if restarted:
+        record = InstanceState.model_validate(instance.record(0, CLOCK))
+        instance = standing(max_tpm=10**12)
+        instance.restore(record, 0, CLOCK)
+    state = instance.state(0, CLOCK)
+    assert (state.current_tpm, state.current_rpm) == (MOST_USED + 400, MOST_USED + 1)
 
 
 def test_healthy_resets_everything_that_keeps_requests_away() -> None:
