@@ -15,6 +15,7 @@ from engine import (
     post,
     read_answers,
     receive_all,
+    serving,
     talk,
     whole_body,
 )
@@ -167,10 +168,8 @@ async def test_close_is_obeyed_both_ways():
 
 async def test_continue_is_sent_when_the_body_is_first_wanted():
     host = FakeHost()
-    connection, client = open_connection(host)
     head, body = post(b"hello", "/v1/x", b"expect: 100-continue").split(b"\r\n\r\n")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client):
         await client.send_all(head + b"\r\n\r\n")
         assert await client.receive_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send_all(body)
@@ -416,9 +415,7 @@ async def test_a_draining_host_takes_no_further_request():
         await writer.respond(200, [], b"last")
 
     host.exchange = ScriptedExchange(drained)
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (connection, client):
         await client.send_all(get() + get())
         [answer] = read_answers(await receive_all(client), "GET")
     assert answer.headers[b"connection"] == b"close"
@@ -429,10 +426,8 @@ async def test_a_connection_told_too_late_to_wind_down_serves_one_more_request()
         await writer.respond(200, [], b"")
         connection.closing = True
 
-    connection, client = open_connection(FakeHost(ScriptedExchange(told_late)))
     answers = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(FakeHost(ScriptedExchange(told_late))) as (connection, client):
         for _ in range(2):
             await client.send_all(get())
             answers += read_answers(await client.receive_some(), "GET")
