@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from documented_records import CONFIG, STATE
 
 from actors.errors import BrokenFile, FileLocked, StoreFailed
 from actors.models import InstanceConfig, InstanceState
@@ -22,40 +23,6 @@ from actors.store import ConfigStore, StateStore, open_stores
 
 ROOT = Path(__file__).parents[2]
 SAVING_PROCESS = Path(__file__).with_name("saving_process.py")
-
-SEED_CONFIG = {
-    "name": "instance-name",
-    "provider_type": "azure",
-    "api_key": "your-api-key",
-    "api_base": "https://example.openai.azure.com",
-    "api_version": "2024-05-15",
-    "priority": 100,
-    "weight": 100,
-    "max_tpm": 30000,
-    "max_input_tokens": 4000,
-    "supported_models": ["gpt-4"],
-    "model_deployments": {"gpt-4": "gpt-4"},
-    "enabled": True,
-    "timeout_seconds": 60.0,
-    "retry_count": 3,
-}
-SEED_STATE = {
-    "name": "instance-name",
-    "status": "healthy",
-    "error_count": 0,
-    "last_error": None,
-    "rate_limited_until": None,
-    "current_tpm": 0,
-    "current_rpm": 0,
-    "total_requests": 0,
-    "successful_requests": 0,
-    "last_used": 0.0,
-    "last_error_time": None,
-    "avg_latency_ms": None,
-    "utilization_percentage": 0.0,
-    "connection_status": "unknown",
-    "health_status": "unknown",
-}
 
 
 @pytest.fixture
@@ -82,8 +49,8 @@ def files(folder):
 
 
 async def test_a_file_as_documented_comes_back_byte_for_byte(config_path, state_path):
-    configs = json.dumps({"instance-name": SEED_CONFIG}, indent=2) + "\n"
-    states = json.dumps({"instance-name": SEED_STATE}, indent=2) + "\n"
+    configs = json.dumps({"instance-name": CONFIG}, indent=2) + "\n"
+    states = json.dumps({"instance-name": STATE}, indent=2) + "\n"
     config_path.write_text(configs)
     state_path.write_text(states)
 
@@ -103,7 +70,7 @@ def test_a_missing_file_means_no_instances(config_path, state_path):
 
 
 async def test_fields_of_a_newer_version_are_kept_behind_the_known_ones(config_path):
-    newer = {"region": {"zone": [1, 2.5, None]}, **SEED_CONFIG, "note": "Grüße"}
+    newer = {"region": {"zone": [1, 2.5, None]}, **CONFIG, "note": "Grüße"}
     config_path.write_text(json.dumps({"instance-name": newer}))
     store = ConfigStore(config_path)
 
@@ -112,7 +79,7 @@ async def test_fields_of_a_newer_version_are_kept_behind_the_known_ones(config_p
 
     record = json.loads(config_path.read_text())["instance-name"]
     assert record == {**newer, "priority": 1}
-    assert list(record) == [*SEED_CONFIG, "region", "note"]
+    assert list(record) == [*CONFIG, "region", "note"]
 
 
 async def test_a_reference_is_resolved_for_checking_and_kept_as_a_reference(config_path):

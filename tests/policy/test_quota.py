@@ -393,27 +393,25 @@ def test_requests_are_paced_within_the_minute(
     assert len(sent) == in_ten_seconds
 
 
-def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too() -> None:
+@pytest.mark.parametrize(
+    ("remaining", "at_once"),
+    [
+        pytest.param(126, 2, id="seven tenths of three, in whole requests"),
+        pytest.param(178, 3, id="others who send next to nothing do not slow it"),
+    ],
+)
+def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too(
+    remaining: int, at_once: int
+) -> None:
     pace = Pace()
     pace.limit.observe(180, 0)
-    pace.observe_remaining(126, 0, 0)
+    pace.observe_remaining(remaining, 0, 0)
     sent = 0
     while pace.free(0):
         pace.count(0)
         sent += 1
-    assert sent == 2, "seven tenths of three, in whole requests"
+    assert sent == at_once
     assert pace.free(1.1)
-
-
-def test_others_who_send_next_to_nothing_do_not_slow_the_pace_within_a_second() -> None:
-    pace = Pace()
-    pace.limit.observe(180, 0)
-    pace.observe_remaining(178, 0, 0)
-    sent = 0
-    while pace.free(0):
-        pace.count(0)
-        sent += 1
-    assert sent == 3
 
 
 def test_requests_of_ours_that_leave_the_minute_before_an_answer_comes_are_not_others_use() -> None:
