@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from asking import DOWN, OK, Crowd, ask, lease, refused, settled, take_down
+from asking import DOWN, OK, Crowd, ask, crowded, lease, refused, settled, take_down
 from harness import RunningSystem, exact, instance_config, running_system
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -134,8 +134,7 @@ async def test_an_avoided_instance_comes_last_and_is_better_than_none(
 
 async def test_a_burst_that_one_instance_declines_goes_on_to_the_next() -> None:
     """All are forwarded before the first is decided: what the router reads is stale by then."""
-    async with running_system(SMALL, LARGE) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, LARGE) as (_, crowd):
         asked = [crowd.start(30) for _ in range(10)]
         await wait_all_tasks_blocked()
         names = [each.instance for each in asked]
@@ -143,8 +142,7 @@ async def test_a_burst_that_one_instance_declines_goes_on_to_the_next() -> None:
 
 
 async def test_a_burst_beyond_all_limits_is_refused_and_not_lost() -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL) as (_, crowd):
         asked = [crowd.start(30) for _ in range(10)]
         await wait_all_tasks_blocked()
         answers = [each.answer for each in asked]
@@ -187,8 +185,7 @@ async def test_what_no_instance_ever_takes_is_refused_at_once(
 
 async def test_a_full_router_mailbox_is_told_to_the_sender(autojump_clock: MockClock) -> None:
     options = SystemOptions(seed=1, router_mailbox=2)
-    async with running_system(LARGE, options=options) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(LARGE, options=options) as (_, crowd):
         await wait_all_tasks_blocked()
         asked = [crowd.start(1) for _ in range(6)]
         await wait_all_tasks_blocked()
@@ -226,9 +223,7 @@ async def test_patience_that_can_not_help_is_not_used_up(autojump_clock: MockClo
 
 
 async def test_the_line_is_served_in_the_order_of_arrival(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (_, crowd):
         asked = [await crowd.join(100, patience_s=1000) for _ in range(5)]
         await trio.sleep(301)
         assert crowd.answered == asked
@@ -236,8 +231,7 @@ async def test_the_line_is_served_in_the_order_of_arrival(autojump_clock: MockCl
 
 
 async def test_a_burst_that_has_to_wait_keeps_its_order(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL) as (_, crowd):
         asked = []
         for _ in range(4):
             asked.append(crowd.start(100, patience_s=1000))
@@ -250,9 +244,7 @@ async def test_a_line_longer_than_an_instances_mailbox_loses_nobody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.child.INSTANCE_MAILBOX", 3)
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (_, crowd):
         asked = [await crowd.join(10, patience_s=61) for _ in range(10)]
         await trio.sleep(61)
         assert crowd.answered == asked
@@ -276,9 +268,7 @@ async def test_capacity_that_is_given_back_serves_the_line_at_once(
 async def test_whose_turn_comes_too_late_learns_it_at_once_with_a_true_time(
     autojump_clock: MockClock,
 ) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         first = await crowd.join(100, patience_s=65)
         second = await crowd.join(100, patience_s=65)
         assert isinstance(second.answer, Refused)
@@ -313,9 +303,7 @@ async def test_capacity_at_the_very_end_of_patience_is_used(autojump_clock: Mock
 
 
 async def test_a_withdrawn_request_lets_the_next_one_through(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 50)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=50) as (_, crowd):
         large = await crowd.join(90, patience_s=100)
         small = await crowd.join(20, patience_s=100)
         assert small.answer is None, "nobody is overtaken"
@@ -328,9 +316,7 @@ async def test_the_line_is_bounded_and_a_withdrawal_frees_a_place(
     autojump_clock: MockClock,
 ) -> None:
     options = SystemOptions(seed=1, max_waiting=2)
-    async with running_system(SMALL, options=options) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, options=options, taken=100) as (system, crowd):
         first, _ = [await crowd.join(10, patience_s=100) for _ in range(2)]
         assert system.router.address.waiting == 2
         answer = await refused(system, 10, patience_s=100)
@@ -341,7 +327,7 @@ async def test_the_line_is_bounded_and_a_withdrawal_frees_a_place(
         assert system.router.address.waiting == 1
         third = await crowd.join(10, patience_s=100)
         assert third.answer is None
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 async def test_nobody_waits_with_bounds_instead_of_a_count(autojump_clock: MockClock) -> None:
@@ -352,9 +338,7 @@ async def test_nobody_waits_with_bounds_instead_of_a_count(autojump_clock: MockC
 
 
 async def test_those_who_wait_cost_nothing(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         for _ in range(50):
             await crowd.join(10, patience_s=400)
         turns = 0
@@ -373,7 +357,7 @@ async def test_those_who_wait_cost_nothing(autojump_clock: MockClock) -> None:
         await trio.sleep(2)
         assert len(crowd.answered) == 10
         assert turns <= 40
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "other"])
@@ -381,8 +365,7 @@ async def test_large_requests_are_not_starved_by_small_ones(
     autojump_clock: MockClock, model: str
 ) -> None:
     config = instance_config("both", max_tpm=100, supported_models=["gpt-4", "other"])
-    async with running_system(config) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(config) as (_, crowd):
         for _ in range(50):
             crowd.start(exact(4, model=model), patience_s=5)
             await trio.sleep(1)
@@ -393,7 +376,7 @@ async def test_large_requests_are_not_starved_by_small_ones(
         assert isinstance(large.answer, Lease)
         assert large.at is not None
         assert large.at <= 111
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 @pytest.mark.parametrize("reason", ["failed there", "too large for it"])
@@ -459,9 +442,7 @@ async def test_a_line_that_has_ended_holds_nobody_up(autojump_clock: MockClock) 
 async def test_who_can_not_be_served_in_time_for_the_queue_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         for _ in range(3):
             await crowd.join(30, patience_s=65)
         late = await refused(system, 30, patience_s=65)
@@ -469,13 +450,11 @@ async def test_who_can_not_be_served_in_time_for_the_queue_is_refused_at_once(
         assert late.retry_at == pytest.approx(120, abs=1)
         assert (await crowd.join(10, patience_s=65)).answer is None, "what is left is for others"
         assert (await crowd.join(30, patience_s=125)).answer is None
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 async def test_those_behind_are_not_ahead(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (_, crowd):
         ordinary = await crowd.join(90, patience_s=65)
         urgent = await crowd.join(90, patience_s=65, priority=1)
         assert urgent.answer is None
@@ -485,9 +464,7 @@ async def test_those_behind_are_not_ahead(autojump_clock: MockClock) -> None:
 
 
 async def test_who_leaves_is_not_ahead_any_more(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         first = await crowd.join(90, patience_s=65)
         assert (await refused(system, 90, patience_s=65)).retry_at == pytest.approx(120, abs=1)
         first.scope.cancel()
@@ -498,9 +475,7 @@ async def test_who_leaves_is_not_ahead_any_more(autojump_clock: MockClock) -> No
 async def test_who_was_told_to_come_back_goes_before_those_who_have_waited(
     autojump_clock: MockClock,
 ) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         told = (await refused(system, 60, patience_s=9)).retry_at
         assert told == pytest.approx(60, abs=0.2)
         await trio.sleep(55)
@@ -517,8 +492,7 @@ async def test_who_was_told_to_come_back_goes_before_those_who_have_waited(
 
 
 async def test_once_clients_do_come_back_their_places_are_kept(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL) as (system, crowd):
         for _ in range(20):
             first = await crowd.join(100)
             assert isinstance(first.answer, Lease)
@@ -581,9 +555,7 @@ async def test_what_somebody_first_in_line_waits_for_is_not_given_to_the_next(
 
 
 async def test_who_leaves_the_line_is_not_ahead_of_anybody(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (_, crowd):
         await crowd.join(10, patience_s=100)
         gone = await crowd.join(50, patience_s=100)
         gone.scope.cancel()
@@ -592,7 +564,7 @@ async def test_who_leaves_the_line_is_not_ahead_of_anybody(autojump_clock: MockC
         assert later.answer is None
         await trio.sleep(65)
         assert later.instance == "small"
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 # -- what was met on the way -------------------------------------------------------------------
@@ -618,16 +590,14 @@ async def test_a_lease_and_a_refusal_tell_what_was_met_first(autojump_clock: Moc
 
 
 async def test_who_has_waited_can_tell_for_what(autojump_clock: MockClock) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (_, crowd):
         served, not_served = [await crowd.join(60, patience_s=s) for s in (70, 61)]
         await trio.sleep(70)
         assert isinstance(served.answer, Lease)
         assert served.answer.met["small"].reason == "no_headroom"
         assert isinstance(not_served.answer, Refused)
         assert set(not_served.answer.met) == {"small"}
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 async def explained(
@@ -688,16 +658,14 @@ async def test_an_explanation_has_the_wishes_of_the_request() -> None:
 async def test_an_explanation_knows_who_is_ahead(
     autojump_clock: MockClock, priority: int, answer: str
 ) -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         await crowd.join(60, patience_s=100, priority=50)
         told = await explained(system, 60, patience_s=65, priority=priority)
         assert told.answer == answer
         # Nobody was told to come back, so nobody has.
         again = await explained(system, 60, patience_s=65, priority=50, again=True)
         assert again.answer == "saturated"
-        nursery.cancel_scope.cancel()
+        crowd.disperse()
 
 
 async def test_an_explanation_is_counted_first_where_the_request_would_be() -> None:
@@ -815,9 +783,7 @@ def test_handling_messages_takes_no_task() -> None:
 
 
 async def test_closing_refuses_everybody() -> None:
-    async with running_system(SMALL) as system, trio.open_nursery() as nursery:
-        await lease(system, 100)
-        crowd = Crowd(system, nursery)
+    async with crowded(SMALL, taken=100) as (system, crowd):
         waiting = await crowd.join(10, patience_s=100)
         unread = crowd.start(10, patience_s=100)
         await trio.lowlevel.checkpoint()
