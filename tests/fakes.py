@@ -15,6 +15,9 @@ from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import Headers, UpstreamFailure, UpstreamRequest
 from proxy.exchange.terms import Terms
 
+REFUSED = UpstreamFailure("connect", "refused", "connection refused")
+RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
+
 
 @dataclass
 class FakeRequest:

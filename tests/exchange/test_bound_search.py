@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import trio
 from bound_bench import Faked, by, fakes, made
-from fakes import FakeAnswer, FakeRequest, FakeWriter, error_answer
+from fakes import REFUSED, FakeAnswer, FakeRequest, FakeWriter, error_answer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from proxy.bound.search import AT_ONCE, LEAST_S, SLOW_S
-from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
+from proxy.exchange.ports import UpstreamRequest
 
-REFUSED = UpstreamFailure("connect", "refused", "connection refused")
 LACKING = error_answer(404, "not_found")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import trio
 from fakes import (
+    REFUSED,
+    RESET,
     FakeAnswer,
     FakeRequest,
     FakeUpstream,
@@ -31,8 +33,6 @@ from proxy.exchange.record import RequestRecord
 from proxy.exchange.unaskable import BELIEVED_S
 from proxy.tokens.output import Allowance
 
-REFUSED = UpstreamFailure("connect", "refused", "connection refused")
-RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
 TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

@@ -12,7 +12,7 @@ import openai
 import pytest
 import trio
 from cutting import bytewise, cut
-from fakes import FakeAnswer, FakeWriter, event_stream
+from fakes import RESET, FakeAnswer, FakeWriter, event_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from proxy.exchange.record import RequestRecord
 from proxy.exchange.relay import HELD_BYTES, CutShort, Relay, StreamRefused, error_event
 from proxy.exchange.usage import SoFar, Usage
 
-RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
 FILTER = {"choices": [], "prompt_filter_results": [], "usage": None}
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
 TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from fakes import (
+    RESET,
     Answering,
     FakeAnswer,
     FakeRequest,
@@ -33,7 +34,6 @@ from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.exchange.record import RequestRecord
 from proxy.tokens.output import DEFAULT_OUTPUT_TOKENS, Allowance
 
-RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
 FILTER: dict[str, Any] = {"choices": [], "prompt_filter_results": []}
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
 TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
