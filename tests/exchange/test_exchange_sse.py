@@ -349,6 +349,9 @@ def test_odd_is_not_malformed(raw: bytes) -> None:
 
 @settings(deadline=None)
 @given(streams(), OPTIONS)
+@example(b"event: error\ndata\n\ndata: {}\n\n", {"drop_usage": False})
+@example(b"event: error\ndata:\n\ndata: {\n\n", {"drop_usage": False})
+@example(b"event: error\n\ndata: {}\n\n", {"drop_usage": False})
 def test_a_client_sees_every_event_of_the_stream_up_to_a_malformed_one(
     data: bytes, options: dict[str, Any]
 ) -> None:
