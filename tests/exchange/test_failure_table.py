@@ -9,8 +9,9 @@ from typing import Any
 import failure_document
 import pytest
 import trio
-from fakes import FakeAnswer, FakeRequest, chat, completion, event_stream
-from test_exchange import ONE, REFUSED, RESET, ROLE, TEXT, TWO, bench
+from chat_stream import ROLE, TEXT
+from exchange_bench import ONE, TWO, bench
+from fakes import REFUSED, RESET, FakeAnswer, FakeRequest, chat, completion, event_stream
 
 from actors.policy.benches import DEFAULT_BENCH_S
 from proxy.exchange import classify, failure_table
