@@ -141,13 +141,13 @@ class FakeAnswer:
         self.closed = True
 
 
-def completion(text: str = "hello", input_tokens: int = 9, output_tokens: int = 3) -> FakeAnswer:
+def completion(input_tokens: int = 9, output_tokens: int = 3) -> FakeAnswer:
     usage = {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
     }
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}}
     body = {"object": "chat.completion", "choices": [choice], "usage": usage}
     return FakeAnswer(pieces=[json.dumps(body).encode()])
 

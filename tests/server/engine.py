@@ -207,7 +207,7 @@ def get(
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def chunked(*pieces: bytes, path: str = "/v1/x", trailer: bytes = b"") -> bytes:
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path.encode()
+def chunked(*pieces: bytes, trailer: bytes = b"") -> bytes:
+    head = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     coded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return head + coded + b"0\r\n" + trailer + b"\r\n"
