@@ -10,10 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from two_sizes import SMALL
 
 from actors.lease import Lease
-from actors.messages import (
-    Evidence,
-    Refused,
-)
+from actors.messages import Evidence, Refused
 
 
 async def test_who_can_not_be_served_in_time_for_the_queue_is_refused_at_once(

@@ -13,15 +13,7 @@ from two_sizes import LARGE, SMALL
 
 from actors.lease import Lease
 from actors.mailbox import Reply
-from actors.messages import (
-    Acquire,
-    Answer,
-    CountFirst,
-    Demand,
-    Explanation,
-    LeaseId,
-    Refused,
-)
+from actors.messages import Acquire, Answer, CountFirst, Demand, Explanation, LeaseId, Refused
 
 
 async def test_who_gets_the_first_choice_has_met_nothing(autojump_clock: MockClock) -> None:

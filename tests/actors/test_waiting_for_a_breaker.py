@@ -10,10 +10,7 @@ from trio.testing import MockClock
 from two_sizes import LARGE, SMALL
 
 from actors.lease import Lease
-from actors.messages import (
-    Outcome,
-    Refused,
-)
+from actors.messages import Outcome, Refused
 from actors.policy.breaker import RAMP_S
 
 

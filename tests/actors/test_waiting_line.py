@@ -10,11 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from two_sizes import LARGE, SMALL
 
 from actors.lease import Lease
-from actors.messages import (
-    CountFirst,
-    Demand,
-    Refused,
-)
+from actors.messages import CountFirst, Demand, Refused
 from actors.system import SystemOptions
 
 

@@ -6,11 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fakes import (
-    FakeRequest,
-    FakeUpstream,
-    FakeWriter,
-)
+from fakes import FakeRequest, FakeUpstream, FakeWriter
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import wait_all_tasks_blocked
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bound_bench import BoundBench, keeper
-from fakes import (
-    FakeWriter,
-)
+from fakes import FakeWriter
 
 ONE, TWO = keeper("one", 1), keeper("two", 2)
 BOUNDARY = "multipart/form-data; boundary=b"

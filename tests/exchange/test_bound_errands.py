@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 from bound_bench import BoundBench, by, document, fakes, generic, keeper, made, shore
-from fakes import (
-    FakeAnswer,
-    FakeUpstream,
-    error_answer,
-    event_stream,
-)
+from fakes import FakeAnswer, FakeUpstream, error_answer, event_stream
 from harness import running_system
 from kept_things import ONE, TWO, prefer, upload
 

@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 import trio
 from bound_bench import Shore, by, document, fakes, keeper, shore
-from fakes import (
-    REFUSED,
-    FakeAnswer,
-    FakeRequest,
-    FakeWriter,
-    error_answer,
-)
+from fakes import REFUSED, FakeAnswer, FakeRequest, FakeWriter, error_answer
 from kept_things import ONE, TWO, prefer, upload
 
 from proxy.bound import listing as listing_module

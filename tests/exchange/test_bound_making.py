@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 import trio
 from bound_bench import by, fakes, made
-from fakes import (
-    REFUSED,
-    FakeAnswer,
-    error_answer,
-)
+from fakes import REFUSED, FakeAnswer, error_answer
 from kept_things import BOUNDARY, form, upload
 from trio.testing import wait_all_tasks_blocked
 

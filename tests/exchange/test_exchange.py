@@ -7,11 +7,7 @@ import json
 import pytest
 import trio
 from exchange_bench import ONE, bench
-from fakes import (
-    FakeRequest,
-    chat,
-    completion,
-)
+from fakes import FakeRequest, chat, completion
 from harness import instance_config
 
 

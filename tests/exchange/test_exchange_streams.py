@@ -7,13 +7,7 @@ import json
 import pytest
 from chat_stream import DONE, ROLE, STOP, TEXT
 from exchange_bench import ONE, TWO, bench
-from fakes import (
-    RESET,
-    FakeAnswer,
-    chat,
-    completion,
-    event_stream,
-)
+from fakes import RESET, FakeAnswer, chat, completion, event_stream
 
 AZURE_STREAM_ERROR = (
     b"event: error\ndata: "

@@ -9,13 +9,7 @@ import pytest
 import trio
 from chat_stream import DONE, ROLE, STOP, TEXT, USAGE
 from exchange_bench import ONE, TWO, bench
-from fakes import (
-    FakeWriter,
-    chat,
-    completion,
-    error_answer,
-    event_stream,
-)
+from fakes import FakeWriter, chat, completion, error_answer, event_stream
 from harness import instance_config
 from trio.testing import MockClock
 

@@ -7,12 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 from exchange_bench import ONE, Bench, bench
-from fakes import (
-    FakeAnswer,
-    FakeWriter,
-    chat,
-    completion,
-)
+from fakes import FakeAnswer, FakeWriter, chat, completion
 from harness import instance_config
 from trio.testing import wait_all_tasks_blocked
 

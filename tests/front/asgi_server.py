@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from front_fakes import ScriptedExchange
 
-from proxy.front.asgi import (
-    DataPlane,
-)
+from proxy.front.asgi import DataPlane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,9 +11,7 @@ from asgi_server import LAST, Server, conversation, plane, scope
 from front_fakes import ScriptedExchange, read_all
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.front.asgi import (
-    LINGER_S,
-)
+from proxy.front.asgi import LINGER_S
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import RequestReader, ResponseWriter

@@ -12,14 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import BodyTooLarge
-from proxy.front.asgi import (
-    AnswerWriter,
-    BodyReader,
-    Call,
-    DataPlane,
-    declared_length,
-    target_path,
-)
+from proxy.front.asgi import AnswerWriter, BodyReader, Call, DataPlane, declared_length, target_path
 
 if TYPE_CHECKING:
     pass

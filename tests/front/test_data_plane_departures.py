@@ -10,10 +10,7 @@ from asgi_server import LAST, Message, Server, conversation, not_found, plane, s
 from front_fakes import ScriptedExchange, answer_ok, read_all
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.front.asgi import (
-    ENDING_S,
-    DataPlane,
-)
+from proxy.front.asgi import ENDING_S, DataPlane
 
 if TYPE_CHECKING:
     from proxy.exchange.ports import RequestReader, ResponseWriter
