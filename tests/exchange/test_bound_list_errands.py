@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from bound_bench import Shore, by, document, fakes, keeper, shore
+from bound_bench import Shore, Slow, by, document, fakes, keeper, shore
 from fakes import REFUSED, FakeAnswer, FakeRequest, FakeWriter, error_answer
 from kept_things import ONE, TWO, prefer, upload
 
@@ -102,23 +102,14 @@ async def test_a_cursor_whose_owner_can_not_tell_is_not_the_clients_mistake() ->
 
 
 async def test_only_so_many_lists_are_in_progress(autojump_clock: trio.testing.MockClock) -> None:
-    under_way = most = 0
-
-    async def listing(request: UpstreamRequest) -> FakeAnswer:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await trio.sleep(4)
-        under_way -= 1
-        return FakeAnswer(pieces=[b'{"data": []}'])
-
+    listing = Slow(4, FakeAnswer(pieces=[b'{"data": []}']))
     async with fakes(one=listing, two=error_answer(404)) as bench:
         writers = [FakeWriter() for _ in range(3 * LISTINGS_AT_ONCE)]
         async with trio.open_nursery() as nursery:
             for writer in writers:
                 request = FakeRequest("/v1/files", [], "GET", headers=[(b"x-max-wait-ms", b"7000")])
                 nursery.start_soon(bench.exchange.handle, request, writer)
-        assert most == LISTINGS_AT_ONCE
+        assert listing.most == LISTINGS_AT_ONCE
         statuses = sorted(writer.status for writer in writers)
         assert statuses == [200] * 2 * LISTINGS_AT_ONCE + [503] * LISTINGS_AT_ONCE
 
