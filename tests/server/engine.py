@@ -28,6 +28,10 @@ async def echo(reader: Any, writer: Any) -> None:
     await writer.respond(200, [(b"content-type", b"text/plain")], await whole_body(reader))
 
 
+async def forever(reader: Any, writer: Any) -> None:
+    await trio.sleep_forever()
+
+
 @dataclass
 class Received:
     """What the exchange was given."""

@@ -116,10 +116,6 @@ async def until(condition) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def forever(reader, writer) -> None:
-    await trio.sleep_forever()
-
-
 async def endless(reader, writer) -> None:
     await writer.start(200, [])
     while True:

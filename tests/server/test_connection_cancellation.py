@@ -11,6 +11,7 @@ from engine import (
     MemoryWire,
     ScriptedExchange,
     chunked,
+    forever,
     get,
     open_connection,
     post,
@@ -138,10 +139,7 @@ async def test_stopped_at_every_await(name: str, autojump_clock):
 
 
 async def test_departure_cancels_the_exchange_at_once():
-    async def long(reader, writer) -> None:
-        await trio.sleep_forever()
-
-    host = FakeHost(ScriptedExchange(long))
+    host = FakeHost(ScriptedExchange(forever))
     async with serving(host) as (connection, client):
         await client.send_all(post())
         await trio.testing.wait_all_tasks_blocked()
@@ -193,10 +191,7 @@ async def test_work_after_a_complete_answer_is_not_cancelled_by_a_departure():
 
 
 async def test_a_request_that_a_drain_cuts_gets_a_503():
-    async def long(reader, writer) -> None:
-        await trio.sleep_forever()
-
-    host = FakeHost(ScriptedExchange(long))
+    host = FakeHost(ScriptedExchange(forever))
     async with serving(host) as (connection, client):
         await client.send_all(post())
         await trio.testing.wait_all_tasks_blocked()

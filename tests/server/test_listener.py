@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
-from engine import ScriptedExchange, get, post, read_answers, receive_all
+from engine import ScriptedExchange, forever, get, post, read_answers, receive_all
 from http2_client import Http2Client
-from listening import client_tls, forever, listening, reset, until
+from listening import client_tls, listening, reset, until
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Message, Request
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from engine import ScriptedExchange, chunked, get, post, read_answers, receive_all
+from engine import ScriptedExchange, chunked, forever, get, post, read_answers, receive_all
 from http2_client import Http2Client
-from listening import endless, forever, listening, until
+from listening import endless, listening, until
 
 
 async def test_drain_ends_idle_connections_at_once_and_lets_requests_finish():
