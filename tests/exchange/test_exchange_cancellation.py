@@ -100,4 +100,4 @@ async def test_cancelled_anywhere(name: str, autojump_clock: MockClock) -> None:
     async with running_system(*CONFIGS) as system:
         bench = Bench(system, FakeUpstream(**answers))
         steps = await cancel_at_each_step(lambda: scenario(bench), bench.check, everywhere=True)
-    assert steps > 10
+    assert steps > 5, "there is more than one moment to be cancelled at"
