@@ -15,6 +15,9 @@ from proxy.exchange.headers import is_event_stream
 from proxy.exchange.ports import Headers, UpstreamFailure, UpstreamRequest
 from proxy.exchange.terms import Terms
 
+REFUSED = UpstreamFailure("connect", "refused", "connection refused")
+RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
+
 
 @dataclass
 class FakeRequest:
@@ -138,13 +141,13 @@ class FakeAnswer:
         self.closed = True
 
 
-def completion(text: str = "hello", input_tokens: int = 9, output_tokens: int = 3) -> FakeAnswer:
+def completion(input_tokens: int = 9, output_tokens: int = 3) -> FakeAnswer:
     usage = {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
     }
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}}
     body = {"object": "chat.completion", "choices": [choice], "usage": usage}
     return FakeAnswer(pieces=[json.dumps(body).encode()])
 

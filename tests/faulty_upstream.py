@@ -194,9 +194,14 @@ def answer(body: bytes = CHAT, status: str = "200 OK", headers: str = "") -> byt
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def head_of_stream(headers: str = "") -> bytes:
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{headers}"
+def head_of(kind: str, headers: str = "") -> bytes:
+    """Of an answer in chunks."""
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{headers}"
     return f"{head}transfer-encoding: chunked\r\n\r\n".encode()
+
+
+def head_of_stream(headers: str = "") -> bytes:
+    return head_of("text/event-stream", headers)
 
 
 def event(content: str = "Hello") -> bytes:

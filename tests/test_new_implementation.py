@@ -18,43 +18,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CONFIG: dict[str, Any] = {
-    "name": "instance-name",
-    "provider_type": "azure",
-    "api_key": "your-api-key",
-    "api_base": "https://example.openai.azure.com",
-    "api_version": "2024-05-15",
-    "priority": 100,
-    "weight": 100,
-    "max_tpm": 30000,
-    "max_input_tokens": 4000,
-    "supported_models": ["gpt-4"],
-    "model_deployments": {"gpt-4": "gpt-4"},
-    "enabled": True,
-    "timeout_seconds": 60.0,
-    "retry_count": 3,
-}
-STATE: dict[str, Any] = {
-    "name": "instance-name",
-    "status": "healthy",
-    "error_count": 0,
-    "last_error": None,
-    "rate_limited_until": None,
-    "current_tpm": 0,
-    "current_rpm": 0,
-    "total_requests": 0,
-    "successful_requests": 0,
-    "last_used": 0.0,
-    "last_error_time": None,
-    "avg_latency_ms": None,
-    "utilization_percentage": 0.0,
-    "connection_status": "unknown",
-    "health_status": "unknown",
-}
 ENDPOINTS = {
     "/admin/instances": {"get", "post"},
     "/admin/instances/{name}": {"delete"},
@@ -68,6 +34,8 @@ ENDPOINTS = {
 
 
 def test_the_documented_files_are_read_as_they_are_written(tmp_path: Path) -> None:
+    from documented_records import CONFIG, STATE
+
     from actors.store import ConfigStore, StateStore
 
     configs, states = tmp_path / "instance_configs.json", tmp_path / "instance_states.json"
@@ -81,6 +49,8 @@ def test_the_documented_files_are_read_as_they_are_written(tmp_path: Path) -> No
 
 
 def test_configuration_and_state_have_nothing_in_common_but_the_name() -> None:
+    from documented_records import CONFIG, STATE
+
     from actors.models import InstanceConfig, InstanceState
 
     assert set(InstanceConfig.model_fields) == set(CONFIG)

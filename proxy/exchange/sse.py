@@ -41,6 +41,8 @@ _ORDINARY: Final = re.compile(
 )
 """The same with CRLF, with comments and with the end mark, named or not."""
 _EVENT_NAME: Final = re.compile(rb"(?:^|(?<=[\r\n]))event: ?([^\r\n]*)")
+_DATA_LINE: Final = re.compile(rb"(?:^|[\r\n])data(?:[:\r\n]|$)")
+"""Of an event that is one, even if its data are empty."""
 _DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _TERMINAL: Final = re.compile(rb'"type"\s*:\s*"response\.(?:completed|failed|incomplete)"')
 
@@ -281,10 +283,10 @@ def event_error(event: bytes, document: dict[str, Any] | None) -> dict[str, Any]
             return {"code": "server_error", "message": "The response failed."}
         if document.get("type") == "error":
             return document
-    data = _event_data(event)
-    if data and b"error" in event and _EVENT_NAME.findall(event)[-1:] == [b"error"]:
-        return document or {"message": data.decode("utf-8", "replace")}
-    return None  # also for an event without data: it is none
+    named = b"error" in event and _EVENT_NAME.findall(event)[-1:] == [b"error"]
+    if named and _DATA_LINE.search(event):  # without one it is no event
+        return document or {"message": _event_data(event).decode("utf-8", "replace")}
+    return None
 
 
 def _event_data(event: bytes) -> bytes:

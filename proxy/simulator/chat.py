@@ -114,12 +114,9 @@ def usage(ask: Ask, run: Run) -> dict[str, Any]:
     }
 
 
-def prompt_filter(prompts: int = 1) -> list[dict[str, Any]]:
-    """Azure's verdict on each prompt."""
-    return [
-        {"prompt_index": index, "content_filter_results": catalogue.SAFE_RESULT}
-        for index in range(prompts)
-    ]
+def prompt_filter() -> list[dict[str, Any]]:
+    """Azure's verdict on the prompt."""
+    return [{"prompt_index": 0, "content_filter_results": catalogue.SAFE_RESULT}]
 
 
 def filter_result(run: Run) -> dict[str, Any]:

@@ -40,13 +40,11 @@ class PoolTransport(httpx.AsyncBaseTransport):
         self,
         dialer: Dialer,
         watch: Watch,
-        limits: PoolLimits = PoolLimits(),
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """`watch` must be running when the first request is sent."""
         self._dialer = dialer
         self._watch = watch
-        self._limits = limits
         self._environ = environ
         self._pools: dict[Origin, OriginPool] = {}
 
@@ -73,7 +71,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         origin = origin_of(url, self._environ)
         pool = self._pools.get(origin)
         if pool is None:
-            pool = OriginPool(origin, self._dialer, self._watch, self._limits)
+            pool = OriginPool(origin, self._dialer, self._watch, PoolLimits())
             self._pools[origin] = pool
         return pool
 

@@ -37,14 +37,13 @@ class Tally:
 
     answers: int = 0
     errors: int = 0
-    reconnects: int = 0
     events: int = 0
     latencies_s: list[float] = field(default_factory=list)
     first_contents_s: list[float] = field(default_factory=list)
     event_delays_s: list[float] = field(default_factory=list)
 
     def reset(self) -> None:
-        self.answers = self.errors = self.reconnects = self.events = 0
+        self.answers = self.errors = self.events = 0
         self.latencies_s.clear()
         self.first_contents_s.clear()
         self.event_delays_s.clear()
@@ -163,7 +162,6 @@ class Client(asyncio.Protocol):
             self.tally.errors += 1
             self._new_answer()
         self._in_a_row += 1
-        self.tally.reconnects += 1
         if self._in_a_row <= _RECONNECTS_IN_A_ROW:
             self._reconnecting = asyncio.ensure_future(self._reconnect())
         elif self.waiting:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
-from harness import RunningSystem, exact
+from harness import RunningSystem, exact, running_system
 from trio.testing import wait_all_tasks_blocked
 
 from actors.instance import InstanceActor
@@ -15,7 +16,10 @@ from actors.messages import CountFirst, Demand, Outcome, Refused
 from actors.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from actors.models import InstanceConfig
+    from actors.system import SystemOptions
 
 OK = Outcome("success", status=200, reached=True)
 DOWN = Outcome("instance_error", reason="connect: refused", reached=False)
@@ -108,11 +112,30 @@ class Crowd:
         await wait_all_tasks_blocked()
         return asked
 
+    def disperse(self) -> None:
+        """Those who have no answer yet go without."""
+        self.nursery.cancel_scope.cancel()
+
     async def _ask(self, asked: Asked, demand: Demand | int, options: Any) -> None:
         with asked.scope:
             asked.answer = await ask(self.system, demand, **options)
             asked.at = trio.current_time()
             self.answered.append(asked)
+
+
+@asynccontextmanager
+async def crowded(
+    *configs: InstanceConfig, taken: int = 0, options: SystemOptions | None = None
+) -> AsyncIterator[tuple[RunningSystem, Crowd]]:
+    """A system, of which so many tokens are leased already, and a crowd that is about to ask it.
+    Whoever has asked has been answered after the block."""
+    async with (
+        running_system(*configs, options=options) as system,
+        trio.open_nursery() as nursery,
+    ):
+        if taken:
+            await lease(system, taken)
+        yield system, Crowd(system, nursery)
 
 
 class Crash(Exception):

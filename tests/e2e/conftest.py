@@ -25,14 +25,11 @@ def start(tmp_path: Path, listener: Listener) -> Start:
     """Starts the service in front of `tpm` simulated resources each of which is an instance."""
 
     @asynccontextmanager
-    async def started(
-        *tpm: int, settings: dict[str, str] | None = None, **fields: Any
-    ) -> AsyncIterator[Running]:
+    async def started(*tpm: int, **fields: Any) -> AsyncIterator[Running]:
         async with trio.open_nursery() as nursery:
             resources, configs = await simulated_instances(nursery, *tpm, **fields)
             configure(tmp_path, configs)
-            environ = {"PROXY_API_KEYS": CLIENT_KEY, **(settings or {})}
-            async with served(tmp_path, environ, listener) as (_, url):
+            async with served(tmp_path, {"PROXY_API_KEYS": CLIENT_KEY}, listener) as (_, url):
                 urls = {name: config["api_base"] for name, config in configs.items()}
                 yield Running(url, resources, urls)
             nursery.cancel_scope.cancel()

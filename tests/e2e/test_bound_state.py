@@ -13,18 +13,11 @@ import openai
 import pytest
 import trio
 from openai import AsyncAzureOpenAI, AsyncOpenAI
+from sdk_warnings import SDK_WARNINGS
 from served import ADMIN_KEY, Listener, configure, served
 from simulated_service import CLIENT_KEY, Running, Start, simulated_instances
 
-pytestmark = [
-    # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).
-    pytest.mark.filterwarnings("ignore:.*(httpcore2|httpx2|openai).*:ResourceWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*(PoolByteStream|Response|SSEDecoder|AsyncStream).*"
-        ":pytest.PytestUnraisableExceptionWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),
-]
+pytestmark = SDK_WARNINGS
 LINES = b"".join(
     json.dumps({"custom_id": str(n), "method": "POST", "url": "/v1/responses"}).encode() + b"\n"
     for n in range(3)

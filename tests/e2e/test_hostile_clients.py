@@ -3,75 +3,14 @@ theirs reaches an upstream or the admin API, and the next client is served."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import trio
-from faulty_service import Faulty, Instance, chat_request, faulty_service
+from faulty_service import Instance, chat_request, faulty_service
 from faulty_upstream import serving, then_hang
+from hostile_service import AZURE, BODY, HIDDEN, LENGTH, post, refusal, say_in_http2, service, told
 from served import ADMIN_KEY
-
-LIMIT_S = 15
-AZURE = Instance("azure", (serving(),), {"model_deployments": {"gpt-4o": "my deployment"}})
-ANY_MODEL = Instance(
-    "any", (serving(),), {"provider_type": "generic", "supported_models": [], "priority": 9}
-)
-BODY = json.dumps({"model": "gpt-4o", "messages": []}).encode()
-HIDDEN = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-hidden: 1\r\n\r\n"
-
-
-@asynccontextmanager
-async def service(
-    folder: Path, *instances: Instance, expected: int = 1, **settings: Any
-) -> AsyncIterator[Faulty]:
-    """At the end it serves, and its upstreams have got `expected` requests and hold nothing
-    against anybody."""
-    environ = {name.upper(): str(value) for name, value in settings.items()}
-    with trio.fail_after(LIMIT_S):
-        async with faulty_service(folder, *(instances or (AZURE,)), settings=environ) as running:
-            yield running
-            served = await running.http.post("/v1/chat/completions", content=BODY)
-            assert served.status_code == 200, served.text
-            requests = [one for each in running.upstreams.values() for one in each.requests]
-            assert len(requests) == expected
-            for name in running.upstreams:
-                assert (await running.state(name))["error_count"] == 0
-            assert running.reserved() == 0
-
-
-async def told(running: Faulty, *sent: bytes) -> bytes:
-    """What the service says until it hangs up; the client does not end its side."""
-    received = b""
-    async with await running.connect() as client:
-        for piece in sent:
-            await client.send_all(piece)
-        while data := await client.receive_some():
-            received += data
-    return received
-
-
-def refusal(received: bytes) -> tuple[int, Any]:
-    """Status and error of the one answer."""
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert received.count(b"HTTP/1.1 ") == 1
-    assert b"connection: close" in head.lower()
-    return int(head.split()[1]), json.loads(body)["error"]
-
-
-def post(*headers: bytes, body: bytes = BODY, path: bytes = b"/v1/chat/completions") -> bytes:
-    lines = [b"POST " + path + b" HTTP/1.1", b"host: x", *headers]
-    return b"\r\n".join([*lines, b"", b""]) + body
-
-
-LENGTH = b"content-length: %d" % len(BODY)
-
 
 # -- slow and large ----------------------------------------------------------------------------
 
@@ -238,139 +177,6 @@ async def test_pipelined_requests_are_answered_in_their_order(tmp_path: Path) ->
         ids = [line for line in received.split(b"\r\n") if line.startswith(b"x-request-id")]
         assert ids == [b"x-request-id: id-%d" % number for number in (1, 2, 3)]
         assert received.count(b"HTTP/1.1 200 OK") == 3
-
-
-# -- names and headers -------------------------------------------------------------------------
-
-NAMES = [
-    "..%2f..%2fadmin%2finstances", "%2e%2e", "..", ".", "a%2fb", "a%5cb", "a%3fb%23c", "x" * 256,
-    "gpt-4o%20", "GPT-4O", "%F0%9F%92%A9", "gpt%E2%80%AE4o", "gpt-4o%3bx", "gpt-4o%25",
-]  # fmt: skip
-
-
-async def test_a_model_name_in_the_path_is_a_name_and_nothing_else(tmp_path: Path) -> None:
-    async with service(tmp_path) as running:
-        for name in NAMES:
-            path = f"/openai/deployments/{name}/chat/completions".encode()
-            received = await told(running, post(b"connection: close", LENGTH, path=path))
-            status, error = refusal(received)
-            assert (status, error["type"]) == (404, "invalid_request_error"), name
-
-
-async def test_a_path_that_is_no_text_or_too_long_is_refused(tmp_path: Path) -> None:
-    async with service(tmp_path) as running:
-        for name in ("a%00b", "a%0d%0ax:%20y", "%ff", "%zz", "%", "x" * 257):
-            path = f"/openai/deployments/{name}/chat/completions".encode()
-            request = post(b"connection: close", LENGTH, path=path)
-            assert refusal(await told(running, request))[0] == 400, name
-
-
-@pytest.mark.parametrize(
-    "model",
-    ["a\r\nx-evil: 1", "../../admin", "a\x00b", "\u202e", "\U0001f4a9", "\ud800", "x" * 256],
-)
-async def test_a_model_name_in_the_body_stays_in_the_body(model: str, tmp_path: Path) -> None:
-    async with service(tmp_path, ANY_MODEL, expected=2 if model != "\ud800" else 1) as running:
-        body = json.dumps({"model": model, "messages": []}).encode()
-        answer = await running.http.post("/v1/chat/completions", content=body)
-        if model == "\ud800":  # half a character: no text
-            assert answer.status_code == 400
-            return
-        [request] = running.upstreams["any"].requests
-        assert request.target == "/v1/chat/completions"
-        assert "x-evil" not in request.headers
-        assert json.loads(request.body)["model"] == model
-        assert "x-evil" not in answer.headers
-
-
-async def test_what_a_client_says_in_headers_and_query_breaks_out_of_nowhere(
-    tmp_path: Path,
-) -> None:
-    async with service(tmp_path, expected=2) as running:
-        answer = await running.http.post(
-            "/v1/chat/completions?x=%0d%0ax-evil:%201&api-version=evil&y=%00",
-            content=BODY,
-            headers={
-                "x-odd": "%0d%0ax-evil: 1",
-                "x-request-id": "a%0d%0ab c",
-                "x-proxy-instance": "evil",
-                "api-key": "evil",
-                "host": "evil.example",
-                "connection": "x-odd, api-key",
-            },
-        )
-        assert answer.status_code == 200
-        [request] = running.upstreams["azure"].requests
-        target, _, query = request.target.partition("?")
-        assert target == "/openai/deployments/my%20deployment/chat/completions"
-        assert query == "api-version=2024-10-21&x=%0d%0ax-evil:%201&y=%00"
-        assert request.headers["api-key"] == "key-of-azure-0123456789"
-        assert request.headers["host"].startswith("127.0.0.1:")
-        assert not {"x-evil", "x-odd", "x-proxy-instance"} & request.headers.keys()
-        assert answer.headers["x-proxy-instance"] == "azure"
-        assert answer.headers["x-request-id"] != "a%0d%0ab c"
-
-
-ODD_HTTP2 = [
-    {"x-odd": "a\r\nx-evil: 1"},
-    {"x-odd": "a\nx-evil: 1"},
-    {"x-odd": "a\x00b"},
-    {"x-odd\r\nx-evil": "1"},
-    {":path": "/v1/chat/completions?a=\r\nx-evil: 1"},
-    {":path": "/v1/chat/completions?a=\xe9 b"},
-    {":path": "/v1/chat/completions HTTP/1.1\r\nx-evil: 1\r\n\r\n"},
-    {":path": "/v1/chat/completions%00"},
-]
-
-
-@pytest.mark.parametrize("fields", ODD_HTTP2, ids=repr)
-async def test_http2_can_say_more_than_fits_a_line_and_gets_no_further(
-    fields: dict[str, str], tmp_path: Path
-) -> None:
-    async with faulty_service(tmp_path, AZURE) as running:
-        for _ in range(6):  # as many as would open a breaker
-            with trio.move_on_after(2):
-                await say_in_http2(running, fields)
-        for request in running.upstreams["azure"].requests:
-            assert "x-evil" not in request.headers
-            assert " " not in request.target
-        state = await running.state("azure")
-        assert (state["error_count"], state["status"]) == (0, "healthy")
-        served = await running.http.post("/v1/chat/completions", content=BODY)
-        assert served.status_code == 200
-
-
-async def say_in_http2(running: Faulty, fields: dict[str, str]) -> str | None:
-    """The status; None if there is none before the stream or the connection ends."""
-    status = None
-    config = h2.config.H2Configuration(
-        client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
-    )
-    connection = h2.connection.H2Connection(config)
-    connection.initiate_connection()
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":authority": "x",
-        ":path": "/v1/chat/completions",
-        "content-length": str(len(BODY)),
-        **fields,
-    }
-    connection.send_headers(1, list(headers.items()))
-    connection.send_data(1, BODY, end_stream=True)
-    async with await running.connect() as client:
-        await client.send_all(connection.data_to_send())
-        while data := await client.receive_some():
-            for event in connection.receive_data(data):
-                if isinstance(event, h2.events.ResponseReceived):
-                    status = dict(event.headers)[b":status"].decode()
-                if isinstance(
-                    event,
-                    h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated,
-                ):
-                    return status
-            await client.send_all(connection.data_to_send())
-    return status
 
 
 # -- the admin API -----------------------------------------------------------------------------

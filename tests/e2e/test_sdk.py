@@ -12,20 +12,13 @@ import openai
 import pytest
 import trio
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+from sdk_warnings import SDK_WARNINGS
 from served import ADMIN_KEY
 from simulated_service import CLIENT_KEY, Running, Start
 
 from proxy.simulator.faults import Fault
 
-pytestmark = [
-    # The SDK and its HTTP library leave generators to the collector (encode/httpx#3593).
-    pytest.mark.filterwarnings("ignore:.*(httpcore2|httpx2|openai).*:ResourceWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*(PoolByteStream|Response|SSEDecoder|AsyncStream).*"
-        ":pytest.PytestUnraisableExceptionWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),
-]
+pytestmark = SDK_WARNINGS
 
 MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import trio
 from fakes import FakeAnswer, FakeRequest, FakeUpstream, FakeWriter
 from harness import RunningSystem, instance_config, running_system
 from trio.testing import wait_all_tasks_blocked
@@ -134,6 +135,23 @@ async def shore(*configs: InstanceConfig, owners: Owners | None = None) -> Async
 
 class Faked(BoundBench):
     upstream: FakeUpstream
+
+
+class Slow:
+    """Answers after `seconds`. `most`: how many requests it has had in hand at a time."""
+
+    def __init__(self, seconds: float, answer: FakeAnswer) -> None:
+        self._seconds = seconds
+        self._answer = answer
+        self._in_hand = 0
+        self.most = 0
+
+    async def __call__(self, request: UpstreamRequest) -> FakeAnswer:
+        self._in_hand += 1
+        self.most = max(self.most, self._in_hand)
+        await trio.sleep(self._seconds)
+        self._in_hand -= 1
+        return self._answer
 
 
 @asynccontextmanager

@@ -6,23 +6,13 @@ from typing import Any
 
 import pytest
 import trio
-from bound_bench import Faked, by, fakes, made
-from fakes import FakeAnswer, FakeRequest, FakeWriter, error_answer
+from bound_bench import Faked, Slow, by, fakes, made
+from fakes import REFUSED, FakeRequest, FakeWriter, error_answer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from proxy.bound.search import AT_ONCE, LEAST_S, SLOW_S
-from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 
-REFUSED = UpstreamFailure("connect", "refused", "connection refused")
 LACKING = error_answer(404, "not_found")
-
-
-def after(seconds: float, answer: FakeAnswer) -> Any:
-    async def slow(request: UpstreamRequest) -> FakeAnswer:
-        await trio.sleep(seconds)
-        return answer
-
-    return slow
 
 
 def asked(bench: Faked) -> list[str]:
@@ -41,7 +31,7 @@ def asked(bench: Faked) -> list[str]:
 async def test_it_ends_in_time(
     headers: dict[str, Any], wait_s: float, autojump_clock: MockClock
 ) -> None:
-    silent = {name: after(100, LACKING) for name in ("a", "b", "c", "d")}
+    silent = {name: Slow(100, LACKING) for name in ("a", "b", "c", "d")}
     async with fakes(**silent) as bench:
         started = trio.current_time()
         answer = await bench.ask("GET", "/v1/files/file-1", **headers)
@@ -53,7 +43,7 @@ async def test_it_ends_in_time(
 
 
 async def test_who_is_slow_holds_up_nobody(autojump_clock: MockClock) -> None:
-    answers = {"slow": after(9, LACKING), "lacking": LACKING, "has": made("file-1")}
+    answers = {"slow": Slow(9, LACKING), "lacking": LACKING, "has": made("file-1")}
     async with fakes(**answers) as bench:
         started = trio.current_time()
         answer = await bench.ask("GET", "/v1/files/file-1")
@@ -63,7 +53,7 @@ async def test_who_is_slow_holds_up_nobody(autojump_clock: MockClock) -> None:
 
 
 async def test_nobody_has_it_only_when_all_have_said_so(autojump_clock: MockClock) -> None:
-    async with fakes(slow=after(4, LACKING), other=LACKING) as bench:
+    async with fakes(slow=Slow(4, LACKING), other=LACKING) as bench:
         answer = await bench.ask("GET", "/v1/files/file-1")
         assert answer.status == 404
         assert len(asked(bench)) == 2 + 1
@@ -75,7 +65,7 @@ async def send(bench: Faked, path: str, writer: FakeWriter) -> None:
 
 async def test_many_who_want_the_same_ask_once(autojump_clock: MockClock) -> None:
     names = ("a", "b", "c")
-    async with fakes(**{name: after(0.2, LACKING) for name in names}) as bench:
+    async with fakes(**{name: Slow(0.2, LACKING) for name in names}) as bench:
         writers = [FakeWriter() for _ in range(50)]
         async with trio.open_nursery() as nursery:
             for writer in writers:
@@ -85,7 +75,7 @@ async def test_many_who_want_the_same_ask_once(autojump_clock: MockClock) -> Non
 
 
 async def test_many_who_want_the_same_share_that_it_is_unsure(autojump_clock: MockClock) -> None:
-    async with fakes(a=after(0.2, LACKING), b=REFUSED) as bench:
+    async with fakes(a=Slow(0.2, LACKING), b=REFUSED) as bench:
         writers = [FakeWriter() for _ in range(20)]
         async with trio.open_nursery() as nursery:
             for writer in writers:
@@ -95,7 +85,7 @@ async def test_many_who_want_the_same_share_that_it_is_unsure(autojump_clock: Mo
 
 
 async def test_who_leaves_does_not_take_the_search_along(autojump_clock: MockClock) -> None:
-    async with fakes(a=after(0.2, LACKING), b=after(0.2, made("file-1"))) as bench:
+    async with fakes(a=Slow(0.2, LACKING), b=Slow(0.2, made("file-1"))) as bench:
         stays = FakeWriter()
         async with trio.open_nursery() as nursery, trio.open_nursery() as leaving:
             leaving.start_soon(send, bench, "/v1/files/file-1", FakeWriter())
@@ -108,22 +98,13 @@ async def test_who_leaves_does_not_take_the_search_along(autojump_clock: MockClo
 
 
 async def test_only_so_many_are_in_progress(autojump_clock: MockClock) -> None:
-    searching = most = 0
-
-    async def counted(request: UpstreamRequest) -> FakeAnswer:
-        nonlocal searching, most
-        searching += 1
-        most = max(most, searching)
-        await trio.sleep(0.2)
-        searching -= 1
-        return LACKING
-
+    counted = Slow(0.2, LACKING)
     async with fakes(a=counted, b=LACKING) as bench, trio.open_nursery() as nursery:
         for number in range(5 * AT_ONCE):
             path = f"/v1/responses/resp_{number}/input_items"
             nursery.start_soon(send, bench, path, FakeWriter())
         await trio.sleep(0.19)
-        assert most == AT_ONCE
+        assert counted.most == AT_ONCE
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 408, 409, 429, 500, 503, 302])

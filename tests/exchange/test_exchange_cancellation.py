@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from cancelling import cancel_at_each_step
+from chat_stream import DONE, ROLE, STOP, TEXT, USAGE
 from fakes import FakeAnswer, FakeUpstream, FakeWriter, chat, completion, error_answer, event_stream
 from harness import RunningSystem, instance_config, running_system
 
@@ -28,11 +29,6 @@ CONFIGS = (
     instance_config("two", priority=2, max_tpm=1000, provider_type="generic"),
 )
 RESET = UpstreamFailure("head", "reset", "connection reset")
-ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
-TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
-STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
-DONE = b"data: [DONE]\n\n"
 
 
 def slowly(answer: FakeAnswer) -> FakeAnswer:

@@ -24,9 +24,9 @@ def field(name: bytes, content: bytes, boundary: bytes = B) -> bytes:
     return part(b'Content-Disposition: form-data; name="%b"' % name, content, boundary)
 
 
-def file(content: bytes, boundary: bytes = B, filename: bytes = b"a.mp3") -> bytes:
+def file(content: bytes, filename: bytes = b"a.mp3") -> bytes:
     head = b'Content-Disposition: form-data; name="file"; filename="%b"\r\nContent-Type: audio/mpeg'
-    return part(head % filename, content, boundary)
+    return part(head % filename, content)
 
 
 def end(boundary: bytes = B) -> bytes:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import trio
+from chat_stream import DONE, ROLE, STOP, TEXT, USAGE
 from fakes import (
+    RESET,
     Answering,
     FakeAnswer,
     FakeRequest,
@@ -33,15 +35,9 @@ from proxy.exchange.ports import UpstreamFailure, UpstreamRequest
 from proxy.exchange.record import RequestRecord
 from proxy.tokens.output import DEFAULT_OUTPUT_TOKENS, Allowance
 
-RESET = UpstreamFailure("body", "reset", "connection reset", answered=True)
 FILTER: dict[str, Any] = {"choices": [], "prompt_filter_results": []}
-ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
-TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
-STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
 RUNNING_USAGE = {**TEXT, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
 ERROR = {"error": {"code": "server_error", "message": "m"}}
-DONE = b"data: [DONE]\n\n"
 DELTA = {"type": "response.output_text.delta", "delta": "hi"}
 SILENCE = (1e9, b"")
 

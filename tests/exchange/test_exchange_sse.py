@@ -1,89 +1,35 @@
-"""The scanner of event streams, against a plain reading of the same bytes."""
+"""The scanner of event streams: what passes, what is told, and what ends it."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 import tracemalloc
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from cutting import bytewise, cut
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from cutting import bytewise
+from sse_streams import (
+    COMPLETED,
+    DONE,
+    ERROR,
+    FAILED,
+    FILTER_OUTAGE,
+    FLAT_ERROR,
+    ROLE,
+    SPEAKS_OF_IT,
+    STOP,
+    TEXT,
+    USAGE,
+    Seen,
+    event,
+    output_events,
+    scan,
+)
 
 from proxy.exchange import sse
-from proxy.exchange.sse import EventScanner, event_error, split_events
+from proxy.exchange.sse import EventScanner, event_error
 from proxy.exchange.usage import Usage
-
-ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}
-TEXT = {"choices": [{"index": 0, "delta": {"content": "hé\u2028 \U0001f600\n"}}], "usage": None}
-STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
-FILTER_OUTAGE = {
-    "choices": [{"content_filter_results": {"error": {"code": "content_filter_error"}}}]
-}
-SPEAKS_OF_IT = {"choices": [{"delta": {"content": '"usage":{"error":{} data: [DONE]\n\n'}}]}
-COMPLETED = {
-    "type": "response.completed",
-    "response": {"usage": {"input_tokens": 9, "output_tokens": 4}, "error": None},
-}
-FAILED = {"type": "response.failed", "response": {"error": {"code": "server_error"}}}
-ERROR = {"type": "error", "error": {"type": "too_many_requests", "code": "no_capacity"}}
-FLAT_ERROR = {"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None}
-
-
-def event(document: Any, name: str = "", end: str = "\n", ascii_: bool = False) -> bytes:
-    data = document if isinstance(document, str) else json.dumps(document, ensure_ascii=ascii_)
-    lines = [f"event: {name}"] if name else []
-    return (end.join([*lines, f"data: {data}", "", ""])).encode()
-
-
-DONE = event("[DONE]")
-
-
-class Seen(NamedTuple):
-    output: bytes
-    usage: Usage | None
-    error: dict[str, Any] | None
-    done: bool
-    fault: str | None = None
-
-
-def scan(pieces: Iterable[bytes], **options: Any) -> Seen:
-    scanner = EventScanner(**options)
-    output = b"".join([*(scanner.feed(piece) for piece in pieces)])
-    output += scanner.finish()
-    return Seen(output, scanner.usage, scanner.error, scanner.done, scanner.fault)
-
-
-def output_events(pieces: Iterable[bytes], **options: Any) -> int:
-    scanner = EventScanner(**options)
-    for piece in pieces:
-        scanner.feed(piece)
-    scanner.finish()
-    return scanner.output_events
-
-
-def dispatched(data: bytes) -> list[tuple[str, str]]:
-    """(event, data) of each dispatch, by the letter of the standard."""
-    found = []
-    name, lines = "", []
-    complete = re.split(rb"\r\n|\n|\r", data)[:-1]
-    for line in complete:
-        if not line:
-            if lines:
-                found.append((name, b"\n".join(lines).decode("utf-8", "replace")))
-            name, lines = "", []
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            lines.append(value)
-        elif field == b"event":
-            name = value.decode("utf-8", "replace")
-    return found
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -221,62 +167,6 @@ def test_at_the_end_a_whole_event_is_completed_and_half_a_one_dropped(
     assert scan(bytewise(stream)).output == output
 
 
-LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
-DOCUMENTS = st.sampled_from(
-    [ROLE, TEXT, STOP, USAGE, FILTER_OUTAGE, SPEAKS_OF_IT, COMPLETED, FAILED, ERROR, FLAT_ERROR]
-).map(lambda document: json.dumps(document, ensure_ascii=False))
-FIELDS = (
-    DOCUMENTS.map(lambda text: f"data: {text}")
-    | DOCUMENTS.map(lambda text: f"data:{text[:7]}\x00data: {text[7:]}")
-    | st.sampled_from(
-        ["", "", ": comment", ":", "event: error", "event: x", "id: 1", "data", "data: [DONE]",
-         "retry: 10", "data: {", "nothing"]
-    )
-)  # fmt: skip
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    """Mostly well-formed streams with all line ends mixed, cut off anywhere."""
-    text = ""
-    for field in draw(st.lists(FIELDS, max_size=12)):
-        for line in field.split("\x00"):
-            text += line + draw(LINE_ENDS)
-        if draw(st.booleans()):
-            text += draw(LINE_ENDS)
-    data = text.encode()
-    return data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data
-
-
-OPTIONS = st.fixed_dictionaries(
-    {
-        "ending": st.sampled_from(["choices", "response", "close"]),
-        "choices": st.integers(1, 3),
-        "drop_usage": st.booleans(),
-    }
-)
-DENSE = st.lists(
-    st.sampled_from([b"\r", b"\n", b"\r\n", b"data: ", b'{"usage":{}}', b'"error"', b"x"]),
-    max_size=20,
-).map(b"".join)
-
-
-@settings(deadline=None)
-@given(streams() | st.binary(max_size=60) | DENSE, st.lists(st.integers(0), max_size=20), OPTIONS)
-@example(b"x\r\n\r\n", [4], {})
-@example(b"\r\r\r", [1, 2], {})
-@example(b"data: [DONE]\n\n\n", [15], {})
-def test_the_pieces_make_no_difference(
-    data: bytes, places: list[int], options: dict[str, Any]
-) -> None:
-    whole = scan([data], **options)
-    assert scan(cut(data, places), **options) == whole
-    assert scan(bytewise(data), **options) == whole
-    counted = output_events([data], **options)
-    assert output_events(cut(data, places), **options) == counted
-    assert output_events(bytewise(data), **options) == counted
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("together", [True, False])
 def test_events_with_output_are_counted(end: str, together: bool) -> None:
@@ -345,69 +235,6 @@ def test_nothing_is_passed_on_from_a_malformed_event_on(raw: bytes) -> None:
 def test_odd_is_not_malformed(raw: bytes) -> None:
     assert scan([raw]) == Seen(raw, None, None, False)
     assert scan(bytewise(raw)) == Seen(raw, None, None, False)
-
-
-@settings(deadline=None)
-@given(streams(), OPTIONS)
-def test_a_client_sees_every_event_of_the_stream_up_to_a_malformed_one(
-    data: bytes, options: dict[str, Any]
-) -> None:
-    seen = scan([data], **options)
-    # What the stream ends in is an event if it lacks only its blank line.
-    sent, completed = (legible(each, options) for each in (data, data + b"\n\n"))
-    assert dispatched(seen.output) in (sent[0], completed[0])
-    assert sent[1] <= (seen.fault is not None) <= completed[1]
-
-
-def legible(data: bytes, options: dict[str, Any]) -> tuple[list[tuple[str, str]], bool]:
-    """What of a stream is to be passed on, and whether that is not all of it."""
-    kept = []
-    for name, text in dispatched(data):
-        try:
-            stripped = text.strip()
-            document = json.loads(text) if stripped and not stripped.startswith("[DONE]") else None
-        except ValueError:
-            if name != "error":
-                return kept, True
-            document = None
-        if not (options["drop_usage"] and document == USAGE and name != "error"):
-            kept.append((name, text))
-        kinds = ("error", "response.failed")
-        if name == "error" or (isinstance(document, dict) and document.get("type") in kinds):
-            return kept, False
-    return kept, False
-
-
-@settings(deadline=None)
-@given(streams(), OPTIONS)
-def test_what_is_told_is_what_the_events_tell(data: bytes, options: dict[str, Any]) -> None:
-    seen = scan([data], **options)
-    documents = []
-    for name, text in dispatched(seen.output):
-        try:
-            documents.append((name, json.loads(text)))
-        except ValueError:
-            documents.append((name, text))
-    usages = [
-        Usage(9, 4)
-        for _, document in documents
-        if isinstance(document, dict)
-        and (document.get("usage") or document.get("type") == "response.completed")
-    ]
-    if usages:
-        assert seen.usage == Usage(9, 4)
-    if seen.error is None:
-        assert not any(name == "error" for name, _ in documents)
-        assert not any(
-            isinstance(document, dict) and document.get("type") in ("error", "response.failed")
-            for _, document in documents
-        )
-
-
-@settings(deadline=None)
-@given(streams())
-def test_events_are_split_without_loss(data: bytes) -> None:
-    assert b"".join(split_events(data)) == data
 
 
 def test_an_event_has_a_greatest_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import failure_document
 import pytest
 import trio
-from fakes import FakeAnswer, FakeRequest, chat, completion, event_stream
-from test_exchange import ONE, REFUSED, RESET, ROLE, TEXT, TWO, bench
+from azure_errors import FILTERED
+from chat_stream import ROLE, TEXT
+from exchange_bench import ONE, TWO, bench
+from fakes import REFUSED, RESET, FakeAnswer, FakeRequest, chat, completion, event_stream
 
 from actors.policy.benches import DEFAULT_BENCH_S
 from proxy.exchange import classify, failure_table
@@ -70,18 +72,6 @@ NO_TOKENS: Headers = [
     (b"x-ratelimit-remaining-tokens", b"0"),
     (b"x-ratelimit-remaining-requests", b"10"),
 ]
-FILTERED = {
-    "message": "The response was filtered due to the prompt triggering Azure OpenAI's content "
-    "management policy. Please modify your prompt and retry.",
-    "type": None,
-    "param": "prompt",
-    "code": "content_filter",
-    "status": 400,
-    "innererror": {
-        "code": "ResponsibleAIPolicyViolation",
-        "content_filter_result": {"hate": {"filtered": True, "severity": "high"}},
-    },
-}
 DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the "
     "last 5 minutes, please wait a moment and try again."

@@ -1,18 +1,25 @@
-"""The breaker: its table cell by cell, its thresholds, and a machine that tries to trap it."""
+"""The breaker: its table cell by cell, its thresholds, its ramp."""
 
 from __future__ import annotations
 
-import json
 import math
-import pickle
-import random
-from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tripped import (
+    HUGE,
+    KNOWN,
+    NEW,
+    SITUATIONS,
+    START,
+    UNKNOWN,
+    due,
+    fresh,
+    outcome,
+    situation,
+    snapshot,
+    tripped,
+)
 
 from actors.messages import LeaseId
 from actors.policy import breaker as policy
@@ -26,65 +33,6 @@ from actors.policy.breaker import (
     WINDOW_S,
     Breaker,
 )
-
-START = 1_000.0
-HUGE = 10**9
-KNOWN, UNKNOWN, NEW = LeaseId(1), LeaseId(2), LeaseId(3)
-"""In the table: in flight in the present period; of an earlier one; not granted yet."""
-
-
-def snapshot(breaker: Breaker) -> bytes:
-    """Everything the breaker holds, but for its random numbers, which are slow to copy."""
-    return pickle.dumps([getattr(breaker, name) for name in Breaker.__slots__ if name != "_rng"])
-
-
-def fresh(seed: int = 0) -> Breaker:
-    return Breaker(random.Random(seed))
-
-
-def outcome(breaker: Breaker, ok: bool, now: float, lease: int = 99) -> None:
-    breaker.granted(LeaseId(lease), 100, now)
-    if ok:
-        breaker.succeeded(LeaseId(lease), now)
-    else:
-        breaker.failed(LeaseId(lease), now)
-
-
-def tripped(seed: int = 0) -> Breaker:
-    breaker = fresh(seed)
-    breaker.granted(UNKNOWN, 100, START)
-    for _ in range(CONSECUTIVE_FAILURES):
-        outcome(breaker, False, START)
-    return breaker
-
-
-def due(breaker: Breaker) -> float:
-    at = breaker.next_admission(START)
-    assert at is not None
-    return at
-
-
-def situation(name: str) -> tuple[Breaker, float]:
-    """A breaker in the named situation, and the time at which to poke it."""
-    if name in ("closed", "failing"):
-        breaker = fresh()
-        for _ in range(CONSECUTIVE_FAILURES - 1 if name == "failing" else 0):
-            outcome(breaker, False, START)
-        breaker.granted(KNOWN, 100, START)
-        return breaker, START
-    breaker = tripped()
-    now = due(breaker)
-    if name == "open":
-        return breaker, math.nextafter(now, 0)
-    if name == "due":
-        return breaker, now
-    if name == "ramp":
-        outcome(breaker, True, now)
-        breaker.granted(KNOWN, 100, now)
-        return breaker, now
-    assert name == "probing"
-    breaker.granted(KNOWN, 100, now)
-    return breaker, now
 
 
 def poke(breaker: Breaker, event: str, now: float) -> None:
@@ -116,7 +64,6 @@ def poke(breaker: Breaker, event: str, now: float) -> None:
 
 
 ILLEGAL = "illegal"
-SITUATIONS = ("closed", "failing", "open", "due", "probing", "ramp")
 TABLE = {
     # event: the state afterwards in each of SITUATIONS
     "grant fits": ("closed", "closed", ILLEGAL, "half_open", ILLEGAL, "half_open"),
@@ -376,242 +323,3 @@ def test_a_reset_forgets_what_is_in_flight() -> None:
     for lease in leases:
         breaker.failed(lease, START)
     assert breaker.state == "closed"
-
-
-@pytest.mark.parametrize("where", SITUATIONS)
-def test_export_survives_json_and_a_restart(where: str) -> None:
-    breaker, now = situation(where)
-    exported = json.loads(json.dumps(breaker.export(now)))
-    restored, clock = fresh(), 50.0
-    restored.restore(exported, 0.0, clock)
-    if breaker.state == "closed":
-        assert exported == {}
-        assert restored.state == "closed"
-        return
-    assert restored.state == "open"
-    later = clock + MAX_OPEN_S
-    outcome(restored, False, later)
-    assert (restored.next_admission(later) or 0.0) >= later + FIRST_OPEN_S
-
-
-def test_the_open_time_goes_on_while_the_process_is_down() -> None:
-    breaker = tripped()
-    remaining_s = due(breaker) - START
-    for down_s, left_s in (
-        (-5.0, remaining_s),
-        (0.0, remaining_s),
-        (0.125, remaining_s - 0.125),
-        (9.0, 0.0),
-    ):
-        restored = fresh()
-        restored.restore(breaker.export(START), down_s, 50.0)
-        assert restored.next_admission(50.0) == pytest.approx(50.0 + left_s)
-
-
-@pytest.mark.parametrize(
-    "exported",
-    [
-        {},
-        {"open_s": 5.0},
-        {"trips": 2},
-        {"open_s": None, "trips": 2},
-        {"open_s": "5", "trips": 2},
-        {"open_s": math.nan, "trips": 2},
-        {"open_s": -1.0, "trips": 2},
-        {"open_s": 5.0, "trips": 0},
-        {"open_s": 5.0, "trips": -3},
-        {"open_s": 5.0, "trips": 1.5},
-    ],
-)
-def test_a_malformed_export_leaves_it_closed(exported: dict[str, Any]) -> None:
-    breaker = fresh()
-    breaker.restore(exported, 0.0, START)
-    assert breaker.state == "closed"
-
-
-@pytest.mark.parametrize("open_s", [1e300, math.inf, 10**400])
-def test_no_export_keeps_it_open_longer_than_the_cap(open_s: float) -> None:
-    breaker = fresh()
-    breaker.restore({"open_s": open_s, "trips": 10**400}, 0.0, START)
-    assert breaker.next_admission(START) == START + MAX_OPEN_S
-    outcome(breaker, False, START + MAX_OPEN_S)
-    assert breaker.state == "open"
-
-
-@dataclass
-class Lease:
-    tokens: int
-    at: float
-
-
-class BreakerMachine(RuleBasedStateMachine):
-    """Random traffic; an oracle that keeps every outcome of the period in a plain list.
-
-    Time goes in whole seconds, so that the slots of the breaker's windows are exact.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.breaker = fresh()
-        self.now = START
-        self.next_id = 1
-        self.stale: list[LeaseId] = []
-        self.current: dict[LeaseId, Lease] = {}
-        self.begin("closed")
-
-    def begin(self, state: str) -> None:
-        """A new period: what is in flight is stale, what was observed is forgotten."""
-        self.state = state
-        self.stale += self.current
-        self.current = {}
-        self.outcomes: list[tuple[float, bool]] = []
-        self.successes = 0
-        self.ramp_ends = math.inf
-
-    def recover_in_time(self) -> None:
-        if self.state == "half_open" and self.now >= self.ramp_ends:
-            self.state = "closed"
-
-    def expect(self) -> None:
-        assert self.breaker.state == self.state
-
-    def take(self, data: st.DataObject) -> LeaseId:
-        lease = data.draw(st.sampled_from(sorted(self.current)))
-        del self.current[lease]
-        return lease
-
-    @rule(seconds=st.sampled_from([0, 1, 2, 5, 31, 90]))
-    def pass_time(self, seconds: int) -> None:
-        self.now += seconds
-
-    @rule()
-    def wait_until_due(self) -> None:
-        at = self.breaker.next_admission(self.now)
-        if at is not None:
-            self.now = float(math.ceil(at))
-
-    @rule(tokens=st.sampled_from([0, 1, 100, 250, 5_000, HUGE]))
-    def ask(self, tokens: int) -> None:
-        before = snapshot(self.breaker)
-        admitted = self.breaker.admits(tokens, self.now)
-        assert snapshot(self.breaker) == before
-        lease = LeaseId(self.next_id)
-        self.next_id += 1
-        if not admitted:
-            with pytest.raises(AssertionError):
-                self.breaker.granted(lease, tokens, self.now)
-            assert snapshot(self.breaker) == before
-            return
-        if self.state == "open":
-            self.begin("half_open")
-        self.recover_in_time()
-        self.breaker.granted(lease, tokens, self.now)
-        self.current[lease] = Lease(tokens, self.now)
-        self.expect()
-
-    @precondition(lambda self: self.current)
-    @rule(data=st.data())
-    def succeed(self, data: st.DataObject) -> None:
-        self.breaker.succeeded(self.take(data), self.now)
-        self.recover_in_time()
-        if self.state == "closed":
-            self.outcomes.append((self.now, True))
-        else:
-            self.successes += 1
-            if self.successes == 1:
-                self.ramp_ends = self.now + RAMP_S
-            if self.successes == RAMP_SUCCESSES:
-                self.state = "closed"
-        self.expect()
-
-    @precondition(lambda self: self.current)
-    @rule(data=st.data())
-    def succeed_aside(self, data: st.DataObject) -> None:
-        self.breaker.succeeded(self.take(data), self.now, aside=True)
-        self.recover_in_time()
-        if self.state == "half_open" and not self.successes:
-            self.successes = 1
-            self.ramp_ends = self.now + RAMP_S
-        self.expect()
-
-    @precondition(lambda self: self.current)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        self.breaker.failed(self.take(data), self.now)
-        self.recover_in_time()
-        self.outcomes.append((self.now, False))
-        recent = [ok for at, ok in self.outcomes if self.now - at <= WINDOW_S]
-        last = [ok for _, ok in self.outcomes[-CONSECUTIVE_FAILURES:]]
-        if (
-            self.state == "half_open"
-            or last == [False] * CONSECUTIVE_FAILURES
-            or (len(recent) >= MIN_OUTCOMES and 2 * recent.count(False) >= len(recent))
-        ):
-            self.begin("open")
-        self.expect()
-
-    @precondition(lambda self: self.current)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        self.breaker.released(self.take(data))
-        self.expect()
-
-    @precondition(lambda self: self.stale)
-    @rule(data=st.data(), kind=st.sampled_from(["succeeded", "failed", "released"]))
-    def judge_an_old_lease(self, data: st.DataObject, kind: str) -> None:
-        lease = data.draw(st.sampled_from(self.stale))
-        before = snapshot(self.breaker)
-        now = () if kind == "released" else (self.now,)
-        getattr(self.breaker, kind)(lease, *now)
-        assert snapshot(self.breaker) == before
-
-    @rule()
-    def reset(self) -> None:
-        self.breaker.reset()
-        self.begin("closed")
-        self.expect()
-
-    @rule(down_s=st.integers(0, 100))
-    def restart(self, down_s: int) -> None:
-        exported = self.breaker.export(self.now)
-        self.breaker = fresh(self.next_id)
-        self.breaker.restore(exported, down_s, self.now)
-        self.begin("closed" if self.state == "closed" else "open")
-        self.expect()
-
-    @rule()
-    def a_sound_instance_recovers(self) -> None:
-        """From wherever it is, on a copy: successes alone lead to a breaker that admits all."""
-        breaker, now = deepcopy(self.breaker), self.now
-        for lease in self.current:
-            breaker.succeeded(lease, now)
-        for number in range(RAMP_SUCCESSES):
-            now = breaker.next_admission(now) or math.nan
-            assert now <= self.now + MAX_OPEN_S
-            outcome(breaker, True, now, lease=10**6 + number)
-        assert breaker.state == "closed"
-        assert breaker.admits(HUGE, now)
-
-    @invariant()
-    def what_next_admission_says_is_true(self) -> None:
-        at = self.breaker.next_admission(self.now)
-        if at is None:
-            assert self.breaker.state == "half_open"
-            assert self.current
-            return
-        assert self.now <= at <= self.now + MAX_OPEN_S
-        assert self.breaker.admits(HUGE, at)
-
-    @invariant()
-    def half_open_has_one_probe_until_it_is_proved(self) -> None:
-        if self.breaker.state == "half_open" and not self.successes:
-            fresh_probes = [x for x in self.current.values() if self.now - x.at < RAMP_S]
-            assert len(fresh_probes) <= 1
-
-    @invariant()
-    def closed_admits_everything(self) -> None:
-        if self.breaker.state == "closed":
-            assert self.breaker.admits(HUGE, self.now)
-
-
-TestBreakerMachine = BreakerMachine.TestCase

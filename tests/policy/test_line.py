@@ -20,8 +20,8 @@ def ask(
     return Acquire(LeaseId(number), demand, wait_until, reply, priority=priority)
 
 
-def numbers(line: WaitingLine, blocked: frozenset[str] = frozenset()) -> list[int]:
-    return [each.lease_id for each in line.oldest_first(blocked)]
+def numbers(line: WaitingLine) -> list[int]:
+    return [each.lease_id for each in line.oldest_first(frozenset())]
 
 
 def line_of(*asks: Acquire, limit: int = 10_000) -> WaitingLine:

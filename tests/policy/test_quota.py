@@ -1,3 +1,5 @@
+"""A model's limit at an upstream, as its answers and refusals show it."""
+
 from __future__ import annotations
 
 import random
@@ -6,8 +8,8 @@ from bisect import insort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limit_told import lease, says
 
-from actors.messages import Evidence, LeaseId
 from actors.policy.account import ChargeRule
 from actors.policy.learning import (
     FRESH_S,
@@ -18,18 +20,8 @@ from actors.policy.learning import (
     WEAR_S,
     CountRatio,
     LearnedLimit,
-    OthersUse,
 )
-from actors.policy.pace import Pace
 from actors.policy.quota import Quota
-
-
-def lease(number: int) -> LeaseId:
-    return LeaseId(number)
-
-
-def says(limit: int, remaining: int) -> Evidence:
-    return Evidence(limit_tokens=limit, remaining_tokens=remaining)
 
 
 def test_a_seen_limit_replaces_the_configured_one_while_it_is_fresh() -> None:
@@ -95,90 +87,6 @@ def test_a_reduced_limit_tells_when_it_reaches_an_amount(
     assert now <= at <= now + SLIGHT_S
     assert (limit.value(at + 1e-6) or 0) >= tokens
     assert at == now or (limit.value(at - 1) or 0) < tokens
-
-
-def test_nothing_is_limited_until_the_upstream_tells() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 10**9, 0)
-    assert quota.free(0) is None
-    assert quota.pace.free(0)
-
-
-def test_others_use_counts_at_once_and_until_a_minute_has_shown_less() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 100, 0)
-    quota.settle(lease(1), 100, "estimate", says(1000, 600), 1)
-    assert quota.free(1) == 600
-    assert quota.free(62) == 700, "whoever takes 300 each minute is about to do it again"
-    assert quota.free(81) == 1000
-
-
-def test_a_share_that_others_take_in_every_minute_is_never_taken_for_free() -> None:
-    quota, now, number = Quota(), 0.0, 0
-    sent: list[tuple[float, int]] = []
-    while now < 600:
-        free = quota.free(now)
-        tokens = 20
-        while free is None or free >= tokens:
-            number += 1
-            quota.reserve(lease(number), tokens, now)
-            sent.append((now, tokens))
-            ours = sum(amount for at, amount in sent if at > now - 60)
-            quota.settle(lease(number), tokens, "estimate", says(1000, 700 - ours), now)
-            assert ours <= 700
-            free = quota.free(now)
-        now += 0.5
-    assert sum(amount for at, amount in sent if at > 540) >= 640, "and what they leave is used"
-
-
-def test_others_need_not_leave_room_for_a_time_to_be_told() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 100, 0)
-    quota.settle(lease(1), 100, "estimate", says(1000, 0), 1)
-    for ahead in (0, 500):
-        at = quota.earliest(400, 1, ahead)
-        assert at is not None
-        assert 60 <= at <= 180
-
-
-def test_one_difference_told_by_many_answers_is_charged_once() -> None:
-    quota = Quota()
-    quota.limit.observe(1000, 0)
-    for number in range(3):
-        quota.reserve(lease(number), 100, 0)
-    # Somebody else's 300 were there before any of them.
-    for number, remaining in enumerate((600, 500, 400)):
-        quota.settle(lease(number), 100, "estimate", says(1000, remaining), 1)
-    assert quota.free(1) == 400
-
-
-def test_requests_of_ours_that_overtake_each_other_are_not_others_use() -> None:
-    quota = Quota()
-    for number in range(14):
-        quota.reserve(lease(number), 50, 0)
-    for number in reversed(range(14)):  # the first that was reserved is the last to arrive
-        arrived = 14 - number
-        counted = Evidence(1000, 1000 - 50 * arrived, 600, 600 - arrived)
-        quota.settle(lease(number), 50, "estimate", counted, 1)
-    assert quota.free(1) == 300
-    assert quota.pace.others.value(1) == 0
-
-
-def test_others_are_seen_as_soon_as_our_own_can_not_be_all_of_it() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 100, 0)
-    quota.reserve(lease(2), 100, 0)
-    quota.settle(lease(1), 100, "estimate", says(1000, 500), 1)
-    assert quota.others.value(1) == 300, "200 are ours, in whatever order they came"
-    quota.settle(lease(2), 100, "estimate", says(1000, 400), 1)
-    assert quota.others.value(1) == 400
-
-
-def test_what_remains_above_our_view_does_not_raise_it_by_itself() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 800, 0)
-    quota.settle(lease(1), 100, "estimate", says(1000, 900), 1)
-    assert quota.free(1) == 200
 
 
 def test_an_upstream_that_gives_back_is_found_out_after_a_whole_period() -> None:
@@ -363,185 +271,6 @@ def test_a_refusal_that_a_ratio_has_brought_about_ends_it() -> None:
     assert quota.ratio.value() == 1.0
 
 
-def test_a_refusal_within_the_plain_count_says_nothing_of_the_ratio() -> None:
-    quota, now = Quota(), 0
-    for now in range(200):
-        quota.reserve(lease(now), 10, now)
-        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
-    quota.reserve(lease(1000), 10, now)
-    quota.refused(lease(1000), now)
-    assert quota.ratio.value() < 0.6
-
-
-@pytest.mark.parametrize(
-    ("limit", "at_once", "in_ten_seconds"), [(600, 10, 100), (6, 1, 1), (90, 2, 15)]
-)
-def test_requests_are_paced_within_the_minute(
-    limit: int, at_once: int, in_ten_seconds: int
-) -> None:
-    pace = Pace()
-    pace.limit.observe(limit, 0)
-    sent: list[float] = []
-    now = 0.0
-    while now < 10:
-        if pace.free(now):
-            pace.count(now)
-            sent.append(now)
-        else:
-            now = max(pace.earliest(now), now + 1e-6)
-    assert len([at for at in sent if at < 1]) == at_once
-    assert len(sent) == in_ten_seconds
-
-
-def test_what_others_send_is_left_out_of_the_pace_within_the_minute_too() -> None:
-    pace = Pace()
-    pace.limit.observe(180, 0)
-    pace.observe_remaining(126, 0, 0)
-    sent = 0
-    while pace.free(0):
-        pace.count(0)
-        sent += 1
-    assert sent == 2, "seven tenths of three, in whole requests"
-    assert pace.free(1.1)
-
-
-def test_others_who_send_next_to_nothing_do_not_slow_the_pace_within_a_second() -> None:
-    pace = Pace()
-    pace.limit.observe(180, 0)
-    pace.observe_remaining(178, 0, 0)
-    sent = 0
-    while pace.free(0):
-        pace.count(0)
-        sent += 1
-    assert sent == 3
-
-
-def test_requests_of_ours_that_leave_the_minute_before_an_answer_comes_are_not_others_use() -> None:
-    quota = Quota()
-    for number in range(60):
-        quota.reserve(lease(number), 1, number)
-    counted = Evidence(limit_requests=60, remaining_requests=0)
-    quota.settle(lease(59), 1, "estimate", counted, 65)
-    assert quota.pace.others.value(65) == 0
-
-
-def test_others_who_send_all_that_there_is_leave_a_request_to_find_out_with() -> None:
-    pace = Pace()
-    pace.limit.observe(60, 0)
-    pace.observe_remaining(0, 0, 0)
-    assert pace.free(0)
-    pace.count(0)
-    assert pace.earliest(1) >= 60
-
-
-def test_a_refusal_for_requests_slows_the_pace_for_a_while() -> None:
-    pace = Pace()
-    pace.limit.observe(600, 0)
-    for _ in range(9):
-        pace.count(0)
-    assert pace.free(0)
-    pace.refused(0)
-    assert not pace.free(0)
-    assert pace.free(WEAR_S)
-
-
-def test_a_quota_restores_what_it_exported_aged() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 400, 0)
-    quota.settle(lease(1), 400, "estimate", Evidence(1000, 500, 60, 59), 0)
-    restored = Quota()
-    restored.restore(quota.export(10), 20, 500)
-    assert restored.free(500) == 500
-    assert restored.free(500 + 32) == 900, "what others take they go on to take"
-    assert restored.free(500 + 81) == 1000
-    assert restored.pace.limit.value(500) == 60
-
-
-def test_a_limit_is_believed_no_longer_for_having_been_saved() -> None:
-    quota = Quota(1000)
-    quota.limit.observe(100, 0)
-    quota.pace.limit.observe(7, 0)
-    for older_s, value in ((0, 100), (150, 100), (300, 1000), (7 * 86_400, 1000)):
-        restored = Quota(1000)
-        restored.restore(quota.export(100), older_s, 10**6)
-        assert restored.limit.value(10**6) == value
-        assert restored.pace.limit.value(10**6) == (7 if value == 100 else None)
-    restored = Quota(1000)
-    restored.restore(quota.export(100), 100, 10**6)
-    assert restored.limit.value(10**6 + 101) == 1000, "as without a restart"
-
-
-def test_what_others_took_is_not_kept_free_for_longer_than_without_a_restart() -> None:
-    quota = Quota(1000)
-    quota.others.observe(50, 0)
-    quota.pace.others.observe(5, 0)
-    for older_s, tokens, requests in ((60, 50, 5), (90, 0, 0)):
-        restored = Quota(1000)
-        restored.restore(quota.export(0), older_s, 5000)
-        assert restored.others.value(5000) == tokens
-        assert restored.pace.others.value(5000) == requests
-
-
-def test_a_reduction_and_what_was_found_of_its_count_outlive_a_restart() -> None:
-    quota, now = Quota(2000), 0
-    for now in range(200):
-        quota.reserve(lease(now), 10, now)
-        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
-    quota.reserve(lease(1000), 10, now)
-    quota.refused(lease(1000), now)
-    quota.settle(lease(1000), 0, "estimate", None, now)
-    quota.limit.observe(1500, now)
-    restored = Quota(2000)
-    restored.restore(quota.export(now), 30, now + 30)
-    assert restored.limit.value(now + 30) == quota.limit.value(now + 30)
-    assert restored.counted(now + 30) == pytest.approx(quota.counted(now + 30), abs=10)
-    assert restored.ratio.value() == pytest.approx(quota.ratio.value(), abs=0.001)
-    assert restored.growth.value() == quota.growth.value()
-
-
-@pytest.mark.parametrize(
-    "saved",
-    [
-        {},
-        {"limit_tokens": "x", "charge": 3, "requests": [[1]], "others_tokens": "9"},
-        {"limit_tokens": {"told": 10**400, "told_s": 1}, "others_tokens": 10**400},
-        {"limit_tokens": {"told": 1000, "told_s": 10**400}, "limit_requests": {"told": 1}},
-        {"limit_tokens": {"reduced": True, "reduced_s": 1.0}, "ratios": [1]},
-        {"ratios": {"charge": 10**400, "used": "x", "ended": -1.0}, "growth": 10**400},
-    ],
-)
-def test_a_damaged_export_is_ignored(saved: dict[str, object]) -> None:
-    quota = Quota()
-    quota.restore(saved, 0, 0)
-    assert quota.free(0) is None
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 40), st.integers(-50, 500)), min_size=1, max_size=40),
-)
-def test_others_use_tells_when_it_will_be_forgotten(steps: list[tuple[float, int]]) -> None:
-    others, now = OthersUse(), 1000.0
-    for pause, excess in steps:
-        now += pause
-        others.observe(excess, now)
-    for most in (499, 100, 0):
-        at = others.falls_to(most, now)
-        assert at == now or others.value(at - 0.001) > most
-        assert others.value(at) <= most
-        now = at
-
-
-def test_where_others_leave_too_little_nobody_asks_again_at_once() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 1, 0)
-    quota.settle(lease(1), 1, "estimate", says(1000, 0), 0)
-    at = quota.earliest(400, 65)
-    assert at == HOLDS * HOLD_S
-    free = quota.free(at)
-    assert free is not None
-    assert free >= 400
-
-
 @given(
     st.lists(
         st.tuples(
@@ -567,28 +296,11 @@ def test_whatever_the_headers_say_the_count_stays_sane(
         assert now <= at <= now + HOLDS * HOLD_S
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 40), st.integers(-50, 500)), min_size=1, max_size=40),
-)
-def test_others_use_is_the_most_of_the_last_minute_and_a_little_more(
-    steps: list[tuple[float, int]],
-) -> None:
-    others, now = OthersUse(), 1000.0
-    seen: list[tuple[float, int]] = []
-    for pause, excess in steps:
-        now += pause
-        others.observe(excess, now)
-        seen.append((now, excess))
-        surely = [amount for at, amount in seen if now - at < (HOLDS - 1) * HOLD_S]
-        perhaps = [amount for at, amount in seen if now - at <= HOLDS * HOLD_S]
-        assert max(0, *surely, 0) <= others.value(now) <= max(0, *perhaps, 0)
-
-
-def test_requests_of_others_slow_the_pace() -> None:
-    quota = Quota()
-    quota.reserve(lease(1), 10, 0)
-    quota.settle(lease(1), 10, "estimate", Evidence(limit_requests=600, remaining_requests=599), 1)
-    assert quota.pace.free(2)
-    quota.reserve(lease(2), 10, 2)
-    quota.settle(lease(2), 10, "estimate", Evidence(limit_requests=600, remaining_requests=0), 3)
-    assert not quota.pace.free(4)
+def test_a_refusal_within_the_plain_count_says_nothing_of_the_ratio() -> None:
+    quota, now = Quota(), 0
+    for now in range(200):
+        quota.reserve(lease(now), 10, now)
+        quota.settle(lease(now), 5, "estimate", says(1500, 1500 - min(now + 1, 60) * 5), now)
+    quota.reserve(lease(1000), 10, now)
+    quota.refused(lease(1000), now)
+    assert quota.ratio.value() < 0.6

@@ -64,8 +64,8 @@ class Checkout:
         for tool in ("bash", "dirname", "env", "mkdir", "cp", "rm"):
             self.bin.joinpath(tool).symlink_to(shutil.which(tool) or tool)
 
-    def add_python(self, name: str = "python3", text: str = STAND_IN) -> None:
-        path = self.bin / name
+    def add_python(self, text: str = STAND_IN) -> None:
+        path = self.bin / "python3"
         path.write_text(text.format(log=self.log, python=sys.executable))
         path.chmod(0o755)
 

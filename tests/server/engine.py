@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,10 @@ async def whole_body(reader: Any) -> bytes:
 
 async def echo(reader: Any, writer: Any) -> None:
     await writer.respond(200, [(b"content-type", b"text/plain")], await whole_body(reader))
+
+
+async def forever(reader: Any, writer: Any) -> None:
+    await trio.sleep_forever()
 
 
 @dataclass
@@ -99,6 +104,15 @@ def open_connection(host: FakeHost) -> tuple[Connection, Any]:
     return Connection(server, MemoryWire(server), host), client
 
 
+@asynccontextmanager
+async def serving(host: FakeHost) -> AsyncIterator[tuple[Connection, Any]]:
+    """A connection that is served, and the client's end of it; it has ended after the block."""
+    connection, client = open_connection(host)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        yield connection, client
+
+
 async def receive_all(client: Any) -> bytes:
     received = b""
     while True:
@@ -121,8 +135,6 @@ async def talk(
     """Sends all of `sent` (piece by piece), then EOF; what came back until the end."""
     if host is None:
         host = FakeHost(ScriptedExchange(handle), Limits(**limits))
-    connection, client = open_connection(host)
-    answer = b""
 
     async def send() -> None:
         try:
@@ -133,8 +145,7 @@ async def talk(
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # Refused before it was all sent.
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client), trio.open_nursery() as nursery:
         nursery.start_soon(send)
         answer = await receive_all(client)
     await client.aclose()
@@ -200,7 +211,7 @@ def get(
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def chunked(*pieces: bytes, path: str = "/v1/x", trailer: bytes = b"") -> bytes:
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path.encode()
+def chunked(*pieces: bytes, trailer: bytes = b"") -> bytes:
+    head = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     coded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return head + coded + b"0\r\n" + trailer + b"\r\n"

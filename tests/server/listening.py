@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -99,3 +100,23 @@ def reset(stream: trio.SocketStream) -> None:
     """Closes with a reset, as a client that crashes does."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     stream.socket.close()
+
+
+def client_tls(authority, *protocols: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+async def until(condition) -> None:
+    """Waits for something that another task does within a moment."""
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
+async def endless(reader, writer) -> None:
+    await writer.start(200, [])
+    while True:
+        await writer.write(b"x" * 65536)

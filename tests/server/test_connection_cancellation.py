@@ -11,11 +11,13 @@ from engine import (
     MemoryWire,
     ScriptedExchange,
     chunked,
+    forever,
     get,
     open_connection,
     post,
     read_answers,
     receive_all,
+    serving,
     whole_body,
 )
 
@@ -137,13 +139,8 @@ async def test_stopped_at_every_await(name: str, autojump_clock):
 
 
 async def test_departure_cancels_the_exchange_at_once():
-    async def long(reader, writer) -> None:
-        await trio.sleep_forever()
-
-    host = FakeHost(ScriptedExchange(long))
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    host = FakeHost(ScriptedExchange(forever))
+    async with serving(host) as (connection, client):
         await client.send_all(post())
         await trio.testing.wait_all_tasks_blocked()
         assert host.exchange.running == 1
@@ -155,9 +152,7 @@ async def test_departure_cancels_the_exchange_at_once():
 @pytest.mark.parametrize("request_", [post(b"abc")[:-1], chunked(b"abc")[:-3]])
 async def test_an_end_in_the_middle_of_a_body_is_a_departure(request_: bytes):
     host = FakeHost()
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client):
         await client.send_all(request_)
         await client.send_eof()
         assert await receive_all(client) == b""
@@ -171,9 +166,7 @@ async def test_a_client_that_can_not_be_written_to_has_departed():
             await writer.write(b"x")
 
     host = FakeHost(ScriptedExchange(endless))
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client):
         await client.send_all(post())
         await client.receive_some()
         await client.aclose()
@@ -190,9 +183,7 @@ async def test_work_after_a_complete_answer_is_not_cancelled_by_a_departure():
         done.append(reader.path)
 
     host = FakeHost(ScriptedExchange(tidy))
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (connection, client):
         await client.send_all(get("/v1/a") + get("/v1/b"))
         await receive_all(client)
     assert done == ["/v1/a"]
@@ -200,13 +191,8 @@ async def test_work_after_a_complete_answer_is_not_cancelled_by_a_departure():
 
 
 async def test_a_request_that_a_drain_cuts_gets_a_503():
-    async def long(reader, writer) -> None:
-        await trio.sleep_forever()
-
-    host = FakeHost(ScriptedExchange(long))
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    host = FakeHost(ScriptedExchange(forever))
+    async with serving(host) as (connection, client):
         await client.send_all(post())
         await trio.testing.wait_all_tasks_blocked()
         connection.end()
@@ -221,9 +207,7 @@ async def test_a_stream_that_a_drain_cuts_is_seen_to_be_cut():
         await writer.start(200, [])
         await trio.sleep_forever()
 
-    connection, client = open_connection(FakeHost(ScriptedExchange(long)))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(FakeHost(ScriptedExchange(long))) as (connection, client):
         await client.send_all(post())
         await trio.testing.wait_all_tasks_blocked()
         connection.end()
@@ -236,9 +220,7 @@ async def test_errors_in_groups_are_contained(caplog):
             nursery.start_soon(trio.sleep_forever)
             raise RuntimeError("inside a group")
 
-    connection, client = open_connection(FakeHost(ScriptedExchange(failing)))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(FakeHost(ScriptedExchange(failing))) as (_, client):
         await client.send_all(post())
         [answer] = read_answers(await client.receive_some())
         await client.aclose()

@@ -12,6 +12,7 @@ from engine import (
     post,
     read_answers,
     receive_all,
+    serving,
     talk,
 )
 
@@ -65,9 +66,7 @@ async def test_a_head_within_its_time_is_served(autojump_clock):
 async def test_a_body_that_stops_is_answered_with_408(autojump_clock):
     host = FakeHost(limits=LIMITS)
     start = trio.current_time()
-    connection, client = open_connection(host)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client):
         await client.send_all(post(b"x" * 100)[:-1])
         [answer] = read_answers(await receive_all(client))
         assert trio.current_time() - start == pytest.approx(20.99), "99 bytes buy 0.99 s"
@@ -95,10 +94,8 @@ async def test_a_body_that_trickles_is_given_up(request_: bytes, autojump_clock)
 
 async def test_a_slow_line_gets_the_time_that_its_length_needs(autojump_clock):
     host = FakeHost(limits=LIMITS)
-    connection, client = open_connection(host)
     request = post(b"x" * 5000)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(host) as (_, client):
         for at in range(0, len(request), 110):
             await client.send_all(request[at : at + 110])
             await trio.sleep(1)
@@ -112,10 +109,8 @@ async def test_an_expected_body_has_its_time_from_the_invitation(autojump_clock)
         await trio.sleep(1000)
         await writer.respond(200, [], await reader.read_chunk())
 
-    connection, client = open_connection(FakeHost(ScriptedExchange(late), LIMITS))
     request = post(b"abc", "/v1/x", b"expect: 100-continue")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with serving(FakeHost(ScriptedExchange(late), LIMITS)) as (_, client):
         await client.send_all(request[:-3])
         assert b"100 Continue" in await client.receive_some()
         await trio.sleep(19)

@@ -9,21 +9,28 @@ Everything random follows from one seed, the order in which trio runs its tasks 
 
 from __future__ import annotations
 
-import json
-import logging
 import random
-from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from fakes import FakeRequest, FakeWriter
+from captured_log import captured_log
+from clients import Clients
 from harness import RunningSystem, instance_config, running_system
 from keepsakes import Keepsakes
+from operator_changes import (
+    CHANGES,
+    CHANGES_OF_THE_HAVEN,
+    CONFIG_CHANGES,
+    HAVEN,
+    HEALTHY,
+    STATES,
+    own_model,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
-from weather import AT_FAULT, CALM, FAULTS, Storm, Weather
-from world import CHAT, EMBEDDINGS, TEXT, Crash, leave, named, trace_router
+from weather import CALM, Weather, a_storm
+from world import CHAT, EMBEDDINGS, Crash, hurt, named, trace_router
 
 from actors.errors import ChangeRefused
 from actors.instance import InstanceActor
@@ -50,7 +57,6 @@ from proxy.tokens.output import Allowance
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HAVEN: Final = "haven"
 TROUBLED: Final = ("ann", "bob", "cid", "dot")
 SPARE: Final = ("eve", "fay")
 """Not configured at the start."""
@@ -65,7 +71,6 @@ RECOVERY_S: Final = MAX_BENCH_S + MAX_OPEN_S
 """By then every bench and every open time is over, whatever an upstream has asked for."""
 HAVEN_KILLED_S: Final = 11.0
 """Between two kills of the haven: more often would quarantine it, and it would be none."""
-HEALTHY: Final = {"status": "healthy", "last_error": None}
 POISON: Final = LeaseId(-1)
 
 
@@ -87,30 +92,6 @@ class Chaos:
     storm_s: float = 20.0
 
 
-@dataclass
-class Client:
-    """`at_fault`: whoever answers tells it so. `kept`: asks about what an instance keeps, which no
-    other one may have. `left`: went away before the end of its answer."""
-
-    stream: bool
-    at_fault: bool
-    kept: bool = False
-    writer: FakeWriter = field(default_factory=FakeWriter)
-    left: bool = False
-    answered: bool = False
-
-
-class Lines(logging.Handler):
-    """Every record of the log as text, with its traceback and its extra fields."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{self.format(record)} {record.__dict__}")
-
-
 class Run:
     """One run. What happened is in the fields; `run` has to be called in `trio.run`."""
 
@@ -119,7 +100,6 @@ class Run:
         self.trace: list[tuple[Any, ...]] = []
         """(time, actor, message type, lease or instance) of every message handled, in order, and
         (time, request, status, attempts) of every request at its end."""
-        self.clients: dict[str, Client] = {}
         self.records: list[RequestRecord] = []
         self.wrongs: list[str] = []
         """What must never happen; should be nothing."""
@@ -133,6 +113,8 @@ class Run:
             for what in ("traffic", "weather", "storms", "crashes", "kills", "changes", "kept")
         }
         self.kept = Keepsakes(CHAT, self._rngs["kept"])
+        self._clients = Clients(chaos, self._rngs["traffic"], self.kept)
+        self.clients = self._clients.sent
         self._haven_killed_at = -HAVEN_KILLED_S
 
     async def run(self) -> None:
@@ -265,7 +247,7 @@ class Run:
             nursery.start_soon(self._kill, system)
             nursery.start_soon(self._operate, system)
             nursery.start_soon(self._reset_some, system)
-            await self._send_traffic(exchange, self.chaos.minutes * 60)
+            await self._clients.send(exchange, self.chaos.minutes * 60)
             nursery.cancel_scope.cancel()
         weather.storms.clear()
 
@@ -343,7 +325,7 @@ class Run:
         await self._pass(RECOVERY_S)
         for name in await administration.read():
             for _ in range(2):  # the first may be a probe
-                client = await self._ask(exchange, own_model(name))
+                client = await self._clients.ask(exchange, own_model(name))
                 if client.writer.status != 200:
                     self.wrongs.append(f"{name} does not serve again: {client.writer.body!r}")
             state = system.standing(name).state(trio.current_time(), system.clock)
@@ -405,129 +387,6 @@ class Run:
         texts = [*self.lines, *answers]
         for key in keys:
             self.wrongs += [f"{key} is shown: {text}" for text in texts if key in text]
-
-    # -- clients ---------------------------------------------------------------------------
-
-    async def _send_traffic(self, exchange: Exchange, seconds: float) -> None:
-        rng = self._rngs["traffic"]
-        async with trio.open_nursery() as clients:
-            ends_at = trio.current_time() + seconds
-            while True:
-                await trio.sleep(rng.expovariate(self.chaos.per_min / 60))
-                if trio.current_time() >= ends_at:
-                    return
-                clients.start_soon(self._client, exchange, clients)
-
-    async def _client(self, exchange: Exchange, others: trio.Nursery) -> None:
-        rng = self._rngs["traffic"]
-        with trio.CancelScope() as scope:
-            if rng.random() < self.chaos.leaving:
-                others.start_soon(leave, scope, rng)
-            if rng.random() < self.chaos.kept:
-                await self._ask_for_kept(exchange)
-            else:
-                await self._ask(exchange, CHAT if rng.random() < 0.8 else EMBEDDINGS)
-
-    async def _ask_for_kept(self, exchange: Exchange) -> None:
-        request = self.kept.request()
-        client = await self._send(exchange, request, Client(False, at_fault=False, kept=True))
-        self.kept.learn(client.writer)
-
-    async def _ask(self, exchange: Exchange, model: str) -> Client:
-        rng = self._rngs["traffic"]
-        text = TEXT[: min(len(TEXT), 20 + int(rng.expovariate(1 / 300)))]
-        stream, at_fault = model == CHAT and rng.random() < 0.5, rng.random() < self.chaos.at_fault
-        at_fault = at_fault and model in (CHAT, EMBEDDINGS)
-        path: str = "/v1/embeddings"
-        fields: dict[str, Any] = {"model": model, "input": text}
-        if model != EMBEDDINGS:
-            messages = [{"role": "user", "content": text}]
-            fields = {"model": model, "messages": messages, "stream": stream, "max_tokens": 99}
-            path = "/v1/chat/completions"
-        if at_fault:
-            fields["user"] = AT_FAULT
-        if rng.random() < 0.3:
-            fields["prompt_cache_key"] = f"conversation {rng.randrange(5)}"
-        request = FakeRequest(path, [json.dumps(fields).encode()])
-        return await self._send(exchange, request, Client(stream, at_fault))
-
-    async def _send(self, exchange: Exchange, request: FakeRequest, client: Client) -> Client:
-        name = f"request-{len(self.clients)}"
-        self.clients[name] = client
-        request.headers.append((b"x-request-id", name.encode()))
-        try:
-            await exchange.handle(request, client.writer)
-            client.answered = True
-        finally:
-            client.left = not client.answered
-        return client
-
-
-def own_model(name: str) -> str:
-    """Served by this instance alone."""
-    return f"gpt-4o-of-{name}"
-
-
-def hurt(standing: Any) -> tuple[Any, ...]:
-    """What an instance is blamed for."""
-    benches = standing.benches
-    return (
-        standing.error_count,
-        standing.last_error,
-        standing.quarantine,
-        benches.credential,
-        dict(benches.limits),
-        dict(benches.models),
-        standing.breaker.state == "open",
-    )
-
-
-def a_storm(rng: random.Random) -> Storm:
-    kinds = rng.sample(FAULTS, rng.choice((1, 1, 3, len(FAULTS))))
-    return Storm(tuple(kinds), rng.choice((0.1, 0.3, 0.5, 1.0)))
-
-
-CONFIG_CHANGES: Final[dict[str, Callable[[random.Random, str], dict[str, Any]]]] = {
-    "switch": lambda rng, name: {"enabled": rng.random() < 0.6},
-    "limit": lambda rng, name: {"max_tpm": rng.choice((500, 20_000, 100_000))},
-    "move": lambda rng, name: {
-        "api_base": f"https://{rng.choice((name, f'{name}-2'))}.openai.azure.com"
-    },
-    "new key": lambda rng, name: {
-        "api_key": rng.choice((f"key-of-{name}-0123456789", f"second-key-of-{name}"))
-    },
-    "wrong address": lambda rng, name: {"api_base": "https://nowhere.openai.azure.com"},
-    "priority": lambda rng, name: {
-        "priority": rng.randrange(6 if name == HAVEN else 0, 10),
-        "weight": rng.randrange(200),
-    },
-    "times": lambda rng, name: {"timeout_seconds": rng.choice((2.0, 10.0, 30.0))},
-    "models": lambda rng, name: {
-        "supported_models": [*rng.choice(((CHAT,), (CHAT, EMBEDDINGS))), own_model(name)]
-    },
-}
-CHANGES: Final = (*CONFIG_CHANGES, "add", "add", "remove", "state")
-CHANGES_OF_THE_HAVEN: Final = ("priority", "move", "new key")
-STATES: Final[tuple[Callable[[RunningSystem], dict[str, Any]], ...]] = (
-    lambda system: {"status": "healthy"},
-    lambda system: {"status": "rate_limited"},
-    lambda system: {"status": "error", "last_error": "set by the operator"},
-    lambda system: {"error_count": 0, "current_tpm": 77},
-    lambda system: {"rate_limited_until": system.clock.epoch(trio.current_time()) + 30},
-)
-
-
-@contextmanager
-def captured_log() -> Iterator[list[str]]:
-    root, lines = logging.getLogger(), Lines()
-    level = root.level
-    root.addHandler(lines)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield lines.lines
-    finally:
-        root.removeHandler(lines)
-        root.setLevel(level)
 
 
 def run_chaos(seed: int, chaos: Chaos) -> Run:

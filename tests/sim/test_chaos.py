@@ -13,17 +13,11 @@ from functools import cache
 from typing import get_args
 
 import pytest
-from chaos import (
-    CHANGES,
-    HAVEN,
-    RETRIES,
-    Chaos,
-    Client,
-    Run,
-    run_chaos,
-)
+from chaos import RETRIES, Chaos, Run, run_chaos
+from clients import Client
 from fakes import FakeWriter
 from keepsakes import KINDS
+from operator_changes import CHANGES, HAVEN
 from weather import FAULTS
 
 from actors.policy.selection import Strategy

@@ -177,6 +177,11 @@ class Storm:
 CALM: Final = Storm()
 
 
+def a_storm(rng: random.Random) -> Storm:
+    kinds = rng.sample(FAULTS, rng.choice((1, 1, 3, len(FAULTS))))
+    return Storm(tuple(kinds), rng.choice((0.1, 0.3, 0.5, 1.0)))
+
+
 class Weather:
     """See `proxy.exchange.ports.Upstream`. `storms`: by instance; nothing strikes the others.
 

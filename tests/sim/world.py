@@ -297,3 +297,17 @@ def run_world(seed: int, traffic: Traffic) -> World:
     world = World(seed, traffic)
     trio.run(world.run, clock=MockClock(autojump_threshold=0))
     return world
+
+
+def hurt(standing: Any) -> tuple[Any, ...]:
+    """What an instance is blamed for."""
+    benches = standing.benches
+    return (
+        standing.error_count,
+        standing.last_error,
+        standing.quarantine,
+        benches.credential,
+        dict(benches.limits),
+        dict(benches.models),
+        standing.breaker.state == "open",
+    )

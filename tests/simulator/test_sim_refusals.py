@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 HINTS = ("retry-after-ms", "retry-after", "x-ratelimit-reset-tokens", "x-rate-limit-reset-tokens")
 
 
-def refused(*, now: float = 20.0, **changes: Any) -> Answer:
-    """The answer to a second call at `now`, after one that has used up the minute."""
+def refused(**changes: Any) -> Answer:
+    """The answer to a second call 19 seconds after one that has used up the minute."""
     sim = resource(deployment(limits=Limits(tpm=1000), **changes))
     assert chat(sim, max_tokens=980, now=1).status == 200
-    answer = chat(sim, max_tokens=980, now=now)
+    answer = chat(sim, max_tokens=980, now=20)
     assert answer.status == 429
     return answer
 

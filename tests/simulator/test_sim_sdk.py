@@ -51,9 +51,9 @@ def everything() -> Resource:
     return resource(*(deployment(name) for name in names))
 
 
-def dated(url: str, version: str = "2025-04-01-preview") -> openai.AsyncAzureOpenAI:
+def dated(url: str) -> openai.AsyncAzureOpenAI:
     return openai.AsyncAzureOpenAI(
-        azure_endpoint=url, api_key=KEY, api_version=version, max_retries=0
+        azure_endpoint=url, api_key=KEY, api_version="2025-04-01-preview", max_retries=0
     )
 
 

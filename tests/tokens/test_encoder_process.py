@@ -24,12 +24,11 @@ NAME = "cl100k_base"
 LOG = logging.getLogger("proxy.tests")
 
 
-def saying(expression, before=""):
+def saying(expression):
     """A process that answers with `expression` of `texts`."""
     program = f"""
 import os, sys
 from proxy.tokens import encoder
-{before}
 encoder.encoded_length = lambda texts, name: {expression}
 encoder.main()
 """

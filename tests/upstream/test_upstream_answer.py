@@ -31,10 +31,10 @@ class Reading:
     failed: str | None
 
 
-def read(*pieces: bytes, method: str = "POST", end: bool = True) -> Reading:
+def read(*pieces: bytes, method: str = "POST") -> Reading:
     answer = Answer()
     answer.expect(method)
-    return continue_reading(answer, *pieces, end=end)
+    return continue_reading(answer, *pieces)
 
 
 def continue_reading(answer: Answer, *pieces: bytes, end: bool = True) -> Reading:
