@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -26,6 +26,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
+from proxy.server.handed_over import HandedOverStream
 from proxy.server.head import HTTP2_PREFACE
 
 if TYPE_CHECKING:
@@ -38,39 +39,20 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-class ReplayedStream(trio.abc.HalfCloseableStream):
-    """A stream that gives out `received` again before it goes on.
-
-    Whatever else Hypercorn asks for (the socket's addresses, TLS and what it negotiated) it finds
-    on the stream itself.
-    """
+class ReplayedStream(HandedOverStream):
+    """Gives out `received` again before it goes on."""
 
     def __init__(self, stream: trio.abc.Stream, received: bytes) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._received = received
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self._received:
-            return bytes(await self._stream.receive_some(max_bytes))
+            return await super().receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
         end = len(self._received) if max_bytes is None else max_bytes
         data, self._received = self._received[:end], self._received[end:]
         return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        """Does nothing: Hypercorn closes the stream next, and might be cancelled in between."""
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 class Idler(Protocol):

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
-
-import trio
+from typing import TYPE_CHECKING
 
 from proxy.server.chunked import ChunkedDecoder, MalformedChunks
+from proxy.server.handed_over import HandedOverStream
 
 if TYPE_CHECKING:
+    import trio
+
     from proxy.server.head import Head
 
 
-class OneRequest(trio.abc.HalfCloseableStream):
+class OneRequest(HandedOverStream):
     """Gives out the body of one request, and then nothing until the client ends its side.
 
     What comes after the request is thrown away: its connection ends with the answer. h11 takes
     bytes behind the last request of a connection for an error, for which Hypercorn answers 400, or
-    cuts the answer that is under way. All else is as on the stream itself.
+    cuts the answer that is under way.
     """
 
     def __init__(self, stream: trio.abc.Stream, head: Head) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._left = head.content_length
         self._decoder = ChunkedDecoder() if head.chunked else None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
     def take(self, received: bytes) -> bytes:
         """What of `received`, which comes next, belongs to the request. Never blocks."""
@@ -53,19 +51,7 @@ class OneRequest(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As the stream's."""
         while True:
-            received = bytes(await self._stream.receive_some(max_bytes))
+            received = await super().receive_some(max_bytes)
             taken = self.take(received)
             if taken or not received:
                 return taken
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        """Does nothing: the connection is closed next."""
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
